@@ -25,7 +25,7 @@ class BuiltProblem(NamedTuple):
     commit: str
     start: StartTree
     overlay: Overlay
-    """What the build adds to the start tree."""
+    """The difference of the built tree from the start tree."""
     test_summary: list[str]
 
 

@@ -18,7 +18,7 @@ SUBMIT = "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"
 
 
 class ShellSandbox:
-    """Runs commands in a folder, without any walls; dies at its `dies_at`-th command."""
+    """Runs commands in a folder, without isolation; dies at its `dies_at`-th command."""
 
     def __init__(self, folder, *, dies_at=None):
         self.id = str(folder)
@@ -48,7 +48,7 @@ class ShellSandbox:
 
 
 class WaitingClient:
-    """`ChatClient` on a loop of its own."""
+    """Synchronous client over a `ChatClient` on its own event loop."""
 
     def __init__(self, *urls, **config):
         self._pool = EndpointPool([Endpoint(url) for url in urls])
@@ -104,7 +104,7 @@ def arguments(command):
 
 
 def play_on(server, sandbox, settings, *, problem=PROBLEM, seed=7, stop=None, max_retries=0, **config):
-    """One rollout with a scripted server."""
+    """Run one rollout with a scripted server."""
     with WaitingClient(server.base_url, max_retries=max_retries, **config) as client:
         return play(
             problem, sandbox=sandbox, client=client, model="scripted", settings=settings, seed=seed, stop=stop

@@ -31,7 +31,7 @@ TURNS = [
 
 
 def row_of(folder, settings, turns=TURNS, keys=("reasoning", "reasoning_content")):
-    """The journal's row, and the requests."""
+    """Return the journal's row, and the requests."""
     scripted = [ScriptedAnswer(**turn, **({"reasoning_keys": keys} if "reasoning" in turn else {})) for turn in turns]
     with ScriptedServer(Script(conversations=[Conversation(answers=scripted)])) as server:
         played = play_on(server, ShellSandbox(folder), settings)

@@ -17,7 +17,7 @@ FIRST = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
 
 
 class Answers:
-    """A client that has its answers already."""
+    """A client with fixed answers."""
 
     def __init__(self, *answers):
         self.answers = list(answers)

@@ -30,7 +30,7 @@ def sandbox(tmp_path):
 
 @pytest.fixture
 def playing(sandbox):
-    """The rollout with such answers; then the server."""
+    """Run a rollout with these answers; return it and the server."""
 
     def playing(*answers, settings=None, script=None, **rest):
         with served(*answers, **(script or {})) as server:

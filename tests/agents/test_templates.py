@@ -39,7 +39,7 @@ WRITTEN = [
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
-    """What became of the hostile templates; in a folder in which no file appears."""
+    """Render the hostile templates in a bounded process; return the results, and check that no file appears."""
     folder = tmp_path_factory.mktemp("hostile")
     command = [sys.executable, "-m", "tests.agents.hostile_templates"]
     done = subprocess.run(

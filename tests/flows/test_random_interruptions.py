@@ -45,7 +45,7 @@ class Flow(NamedTuple):
     name: str
     arguments: list[str]
     output: str
-    """What holds its results; a new one is begun when a run is complete."""
+    """Folder of its results; a new one is begun when a run is complete."""
     longest_s: float
     """The latest moment of an interruption."""
 

@@ -66,7 +66,7 @@ def flags(serve: str = "auto", *, output_dir: str = "trained", **more: str) -> l
 
 
 def numbers(folder: Path) -> dict[str, Any]:
-    """What came of it, and what must not differ between two runs of the same parameters."""
+    """Return the figures and files that must not differ between two runs of the same parameters."""
     after = json.loads((folder / "after/evaluation/manifest.json").read_bytes())
     return {
         "evaluation": json.loads((folder / "evaluation.json").read_bytes()),

@@ -53,13 +53,13 @@ def problems() -> dict[str, GradedProblem]:
 
 @pytest.fixture(scope="session")
 def grader(host: BubblewrapHost) -> LocalGrader:
-    """As few pairs as there can be."""
+    """Return the smallest number of pairs."""
     return LocalGrader(host, pairs=PairCount(least=3, most=3))
 
 
 @pytest.fixture
 def play(host: BubblewrapHost, grader: LocalGrader, problems: dict[str, GradedProblem]) -> Iterator[Play]:
-    """Runs an agent's commands in a sandbox of the problem, and grades what it left."""
+    """Run an agent's commands in a sandbox of the problem, and grade the work tree."""
     started = []
 
     def graded(instance_id: str, *commands: str) -> Evaluation:

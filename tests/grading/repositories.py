@@ -1,4 +1,4 @@
-"""Small repositories to be gamed: their work is a pause, so that a real change is many times as fast."""
+"""Small repositories as targets of reward hacks: their work is a pause, so that a real change is many times faster."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from tests.grading.repositories import C_FAST, FAST, PYTHON, write_command
 
 @pytest.fixture(scope="module")
 def fast(host: BubblewrapHost, grader: LocalGrader, problems: dict[str, GradedProblem]) -> Evaluation:
-    """The grade of a change that is fast and right."""
+    """Grade a fast and correct change."""
     with closing(host.start(SandboxSpec(image="py"))) as sandbox:
         sandbox.execute(write_command("lib/total.py", FAST))
         return grader.grade(problems["py"], sandbox.id)

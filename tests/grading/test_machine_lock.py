@@ -35,7 +35,7 @@ while True:
 
 @contextmanager
 def taking_turns(lock: Path, noted: Path, lasts: float) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that takes one turn after the other, and notes them."""
+    """Start a process that takes the lock repeatedly, and records it."""
     process = subprocess.Popen([sys.executable, "-c", TAKES_TURNS, str(lock), str(noted), str(lasts)])
     try:
         yield process

@@ -60,7 +60,7 @@ def look(folder: Path) -> Tree:
 
 
 def applied(start: Tree, diff: str) -> Tree:
-    """What `git apply` makes of a clean checkout without attributes of its own."""
+    """Return the tree after `git apply` in a clean checkout without its own attributes."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         git(folder, "init", "-q")
@@ -150,7 +150,7 @@ FILES = st.one_of(
 
 
 def settle(tree: Tree) -> Tree:
-    """Less what lies beneath a file."""
+    """Drop the paths beneath a file."""
 
     def beneath(path: bytes) -> bool:
         names = path.split(b"/")
@@ -255,7 +255,7 @@ def test_devices_folders_and_nested_repositories_are_left_out() -> None:
 
 
 def test_git_configuration_of_a_tree_is_not_applied(tmp_path: Path) -> None:
-    """Names that are options or patterns, attributes with helpers, a repository within: none of it is obeyed."""
+    """Names like options or patterns, attributes with filters, a nested repository: none has an effect."""
     (tmp_path / "home").mkdir()
     marker = tmp_path / "pwned"
     evil = f"#!/bin/sh\ntouch {marker}\n".encode()

@@ -1,4 +1,4 @@
-"""Grades of a service: what its answers say, and what fails on the way."""
+"""Grades of a service: parsing of its answers, and failures of its requests."""
 
 from __future__ import annotations
 

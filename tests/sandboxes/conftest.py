@@ -30,7 +30,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def root() -> Iterator[Path]:
-    """A folder that sandboxes' own users can reach, as pytest's are not."""
+    """Return a folder that sandboxes' users can enter, unlike pytest's."""
     folder = Path(tempfile.mkdtemp(prefix="rollmill-test-"))
     folder.chmod(0o711)
     yield folder
@@ -51,7 +51,7 @@ def host(images: Path) -> Iterator[BubblewrapHost]:
 
 @pytest.fixture
 def start(host: BubblewrapHost) -> Iterator[Callable[..., BubblewrapSandbox]]:
-    """Starts sandboxes of `small` under the limits that are named."""
+    """Return a function that starts sandboxes of `small` with the given limits."""
     started = []
 
     def make(**limits: float) -> BubblewrapSandbox:

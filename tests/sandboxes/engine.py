@@ -1,4 +1,4 @@
-"""A Docker engine of the tests' own, and an image for it made of this machine's programs."""
+"""Starts a Docker engine for tests, with an image built from this machine's programs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FLAGS = ["--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-d
 
 
 def why_no_engine() -> str:
-    """Why none can be started here; empty where it can."""
+    """Return why no engine can be started on this machine; empty if one can."""
     if os.geteuid() != 0:
         return "dockerd needs root"
     missing = [name for name in ("dockerd", "docker") if not shutil.which(name)]
@@ -56,7 +56,7 @@ def shared_engine(config: pytest.Config) -> str:
 
 @contextmanager
 def running_engine() -> Iterator[str]:
-    """The address of an engine that ends with the block. Raises `RuntimeError` with its last words."""
+    """Yield the address of an engine that ends with the block. Raises `RuntimeError` with the end of its log."""
     folder = Path(tempfile.mkdtemp(prefix="rollmill-engine-"))
     address = f"unix://{folder}/docker.sock"
     options = ["--data-root", str(folder / "data"), "--exec-root", str(folder / "exec"), "-H", address]

@@ -1,4 +1,4 @@
-"""What commands find and what they leave, on real bubblewrap."""
+"""Commands on real bubblewrap: their environment, limits, output and leftovers."""
 
 from __future__ import annotations
 
@@ -282,7 +282,7 @@ def test_a_package_that_is_not_installed_is_named(images, root):
 
 
 def running(mark: str) -> list[int]:
-    """Processes `sleep MARK`."""
+    """Return the processes `sleep MARK`."""
     processes = []
     for process in psutil.process_iter():
         try:

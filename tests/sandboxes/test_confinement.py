@@ -1,4 +1,4 @@
-"""What commands try to reach, on real bubblewrap: each attempt is made for real and has to fail."""
+"""Escape attempts on real bubblewrap: each is made for real and has to fail."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_the_filter_refuses_what_it_names_and_nothing_else(machine, processes):
 
 
 def verdict(machine: str, number: int, architecture: int, processes: bool) -> int:
-    """What the filter says, played as the kernel does."""
+    """Return the filter's action, by interpreting its BPF program."""
     steps = list(struct.iter_unpack("=HBBI", filter_program(machine, processes=processes)))
     position, value = 0, 0
     while True:

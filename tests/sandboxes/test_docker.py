@@ -1,4 +1,4 @@
-"""The same on a real Docker engine."""
+"""Sandboxes on a real Docker engine."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def names(engine: str) -> list[str]:
 
 
 def alone(sandbox) -> bool:
-    """Whether nothing runs in it but what has to."""
+    """Return whether only the first process runs in the container."""
     seen = sandbox.execute("cat /proc/[0-9]*/cmdline | tr '\\0' ' '").output
     return "sleep" not in seen and "yes" not in seen
 

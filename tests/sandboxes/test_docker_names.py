@@ -1,4 +1,4 @@
-"""Names that no engine is asked about."""
+"""Image names that are refused without a request to the engine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NAMES = [
 
 @pytest.fixture
 def engine(tmp_path):
-    """A command that answers everything, and where it writes what it was asked."""
+    """Make a docker command that succeeds with everything; return it and its log of arguments."""
     command = tmp_path / "docker"
     command.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n')
     command.chmod(0o755)

@@ -1,4 +1,4 @@
-"""What commands take too much of, on real bubblewrap: none costs more than its own command."""
+"""Resource limits on real bubblewrap: exceeding one ends only that command."""
 
 from __future__ import annotations
 

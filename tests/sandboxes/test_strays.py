@@ -69,7 +69,7 @@ def is_bwrap(process: psutil.Process) -> bool:
 
 
 def held_pair(starter: psutil.Process) -> tuple[psutil.Process, psutil.Process]:
-    """bwrap and the namespace's first process, both come as far as they get."""
+    """Return bwrap and the namespace's first process, once both have reached the position."""
     result: list[psutil.Process] = []
 
     def both() -> bool:
@@ -92,7 +92,7 @@ def lives(process: psutil.Process) -> bool:
 
 @pytest.fixture
 def seen() -> Iterator[list[psutil.Process]]:
-    """What a failing test leaves is not left for ever."""
+    """End the processes that a failed test leaves."""
     processes: list[psutil.Process] = []
     yield processes
     for process in processes:

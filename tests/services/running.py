@@ -1,4 +1,4 @@
-"""Services as processes of their own, clients without manners, and a network that loses answers."""
+"""Runs services as processes, misbehaving clients, and a network that loses answers."""
 
 import os
 import signal
@@ -101,7 +101,7 @@ def marked():
 
 
 def in_thread(call):
-    """Runs it beside; `join()` gives what it returned or raised."""
+    """Run a function in a thread; `join()` returns its result or raises its error."""
     outcome = []
 
     def run():
@@ -181,12 +181,12 @@ def read_request(connection):
 
 
 def reset(connection):
-    """Ends a connection by a reset."""
+    """Reset a connection."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
 
 def losing_answers(service, losses):
-    """A way to a service on which the answers of the first `losses` requests are lost."""
+    """Forward connections to a service, losing the answers of the first `losses` requests."""
 
     def answer(connection, number):
         request = read_request(connection).replace(b"\r\n", b"\r\nConnection: close\r\n", 1)

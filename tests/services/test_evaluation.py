@@ -51,7 +51,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sandboxes(folder):
-    """With one place, which the agent has while it is graded."""
+    """Services with one slot, which the agent's sandbox takes while it is graded."""
     with Service("sandbox", "--images", folder / "images", "--max_sandboxes", 1, token="s1") as running:
         yield running
 

@@ -60,7 +60,7 @@ with listen("127.0.0.1", 0, None, "TOKEN") as listening:
 
 
 class Echo:
-    """A service of one path, with other bounds than usual."""
+    """Run a service of one path with lower limits."""
 
     def __init__(self, **settings):
         limits = {"files": 8192, "HEAD_S": 2.0, "BODY_S": 2.0, "REFUSED_BODY_S": 1.0, "CLOSE_S": 1.0, "ANSWER_S": 2.0}
@@ -80,7 +80,7 @@ class Echo:
             assert self.end() == ""
 
     def end(self):
-        """Ends it by SIGTERM; what it wrote to its log."""
+        """End it by SIGTERM; return its log."""
         self.process.send_signal(signal.SIGTERM)
         _, log = self.process.communicate(timeout=20)
         assert self.process.returncode == 128 + signal.SIGTERM
@@ -116,7 +116,7 @@ def head(length=None, *, path="/echo", more=()):
 
 
 def read_to_end(client):
-    """All that comes until the service hangs up."""
+    """Read until the service closes the connection."""
     data = b""
     while True:
         try:
@@ -129,7 +129,7 @@ def read_to_end(client):
 
 
 def read_answer(client):
-    """The first answer that has a body; b"" where the service hangs up without one."""
+    """Read the first answer that has a body; b"" if the service closes the connection without one."""
     data = b""
     while True:
         if data.startswith(CONTINUE):

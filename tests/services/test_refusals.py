@@ -1,4 +1,4 @@
-"""What the services refuse: names, sizes, reused ids, places that are not for everybody; and random requests."""
+"""Requests that the services refuse: names, sizes, reused ids, reserved slots; and random requests."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def service(images):
-    """Without a token, two places, one for grading."""
+    """A service without a token, with two slots, one of them for grading."""
     arguments = ["--images", images, "--max_sandboxes", 2, "--grading_sandboxes", 1, "--queue_s", 0.2, "--idle_s", 60]
     with Service("sandbox", *arguments, env={"ROLLMILL_GRADING_KEY": ""}) as running:
         yield running
@@ -48,7 +48,7 @@ def client(service):
 
 
 def refusal(answer):
-    """The reason that an answer gives in one line."""
+    """Return the one-line reason of a refusal."""
     body = answer.json()
     assert list(body) == ["detail"]
     assert body["detail"].isprintable()

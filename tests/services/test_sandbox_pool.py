@@ -1,4 +1,4 @@
-"""Starts whose clients come and go, over real sandboxes."""
+"""Starts whose clients connect and disconnect, over real sandboxes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def stays():
 
 
 async def start_begun(pool):
-    """When a sandbox is being started, and is not yet."""
+    """Wait until a sandbox is being started."""
     await async_wait_until(lambda: any(not start.queued for start in pool._starts.values()))
 
 
@@ -151,7 +151,7 @@ class _Pulling:
 
 
 def test_closing_waits_for_no_start(host):
-    """A grader's place is free again, and the service ends, however many images are pulled."""
+    """A grader's slot becomes free, and the service ends, however many images are being pulled."""
     pulling = _Pulling(host)
 
     async def run():
@@ -190,7 +190,7 @@ def test_shutting_down_ends_all_threads(host):
 
 
 def test_places_are_neither_lost_nor_made(host, monkeypatch):
-    """Starts, closes and hang-ups at every moment, and in the end as many places as in the beginning."""
+    """Starts, closes and disconnects at every moment leave as many free slots as at the beginning."""
     monkeypatch.setattr(pool_module, "UNCLAIMED_S", 0.3)  # else two that nobody claims take both places for long
 
     async def client(pool, number):
