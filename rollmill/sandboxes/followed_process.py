@@ -1,4 +1,4 @@
-"""A child process whose output is read as it arrives, in bounded memory."""
+"""Runs a child process and reads its output as it arrives, in bounded memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SLOWED_S = 0.002
 
 
 class FollowedProcess:
-    """A process in a session of its own, without input, with standard output and error in one pipe."""
+    """A process in a new session, without input, with standard output and error in one pipe."""
 
     def __init__(self, command: Sequence[str], *, env: Mapping[str, str], pass_fds: Sequence[int] = ()) -> None:
         """Start the process. Raises `OSError` where it cannot be started."""

@@ -1,4 +1,4 @@
-"""Images of bubblewrap sandboxes: directory trees, and the git repository that is made of one."""
+"""Images of bubblewrap sandboxes: directory trees, which become git repositories."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _ENVIRONMENT = {
 }
 _SETTINGS = ("core.fsmonitor=false", "core.hooksPath=/dev/null", "protocol.allow=never", "submodule.recurse=false",
              "diff.ignoreSubmodules=all", "gc.auto=0", "maintenance.auto=false")  # fmt: skip
-"""Above what an image's own repository says: its hooks and helpers are not for this machine."""
+"""Override the configuration of an image's repository, whose hooks and helpers must not run on the host."""
 
 
 def image_folder(images: Path, name: str) -> Path:
     """Return the folder of an image.
 
-    Raises `InputError` where there is none of exactly that name: a path that would have to be normalised, in letters,
-    in Unicode or by following links, is no name, since the same folder would have several.
+    Raises `InputError` if there is none of exactly that name. Names that differ only in case, Unicode normalization or
+    symbolic links are refused, so that each folder has one name.
     """
     why = _why_no_name(name) or _why_no_folder(images, name)
     if why:
@@ -60,7 +60,7 @@ def _why_no_name(name: str) -> str | None:
 def _why_no_folder(images: Path, name: str) -> str | None:
     folder = images
     for part in name.split("/"):
-        # Some file systems find a folder by names that it does not have: in other letters, or composed otherwise.
+        # Compared with the listing, since some file systems ignore case or Unicode normalization in lookups.
         if not folder.is_dir() or all(each.name != part for each in folder.iterdir()):
             return "no such folder"
         folder /= part
@@ -72,7 +72,7 @@ def _why_no_folder(images: Path, name: str) -> str | None:
 def copy_image(image: Path, into: Path) -> None:
     """Copy an image's tree to `into`, which must not exist yet, as a git repository.
 
-    Without a `.git` of its own, its files become one commit (`commit_tree`); with one, everything is as it is. Raises
+    Without a `.git`, its files become one commit (`commit_tree`); with one, the repository is copied unchanged. Raises
     `SandboxError` where git fails, or its `.git` is a link or a file, which would have git write or read elsewhere.
     """
     _run(["cp", "-a", "--no-preserve=ownership", "--reflink=auto", "--", str(image), str(into)], into.parent)

@@ -1,4 +1,4 @@
-"""One command in its own Linux namespaces, which end with it."""
+"""Runs one command in new Linux namespaces, which end with it."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def evaluation_app(
             return failure(404, f"there is no problem {body.instance_id!r} in this service's data set")
         evaluation = await evaluations.grade(request, problem, body.container_id)
         if evaluation is None:
-            return failure(_CLIENT_CLOSED_REQUEST, "the client hung up")
+            return failure(_CLIENT_CLOSED_REQUEST, "the client disconnected")
         return json_response(answer(evaluation, body.container_id))
 
     return app

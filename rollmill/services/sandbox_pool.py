@@ -166,7 +166,7 @@ class SandboxPool:
             if not start.waiting and start.queued and start.task.cancel():
                 self._forget(request_id, start)
         if not start.task.done():
-            raise ClientDisconnectedError("the client hung up")
+            raise ClientDisconnectedError("the client disconnected")
         if start.task.cancelled():
             raise FullError("the service is ending")
         container_id = start.task.result()
@@ -205,7 +205,7 @@ class SandboxPool:
                 task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         if not task.done():
             await self._close(pooled)
-            raise ClientDisconnectedError("the client hung up")
+            raise ClientDisconnectedError("the client disconnected")
         return task.result()
 
     async def close(self, container_id: str) -> None:
