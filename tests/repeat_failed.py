@@ -1,7 +1,7 @@
 """Run the few tests that failed once more, alone, after all the others.
 
-Browsers, schedules and servers of a hundred tests share a few cores; one that was late there says nothing of the
-code. What fails alone, too, has failed. What passes alone is named, so that it can be made steady.
+Browsers, schedules and servers of several tests share a few cores, and a test may fail only because one of them was
+late. A test that fails alone as well has failed. One that passes alone is named, so that it can be made steady.
 """
 
 from __future__ import annotations
