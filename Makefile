@@ -49,6 +49,7 @@ check: setup
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	scripts/documentation
+	.venv/bin/python scripts/check_language.py
 
 # What docs/benchmarks.md quotes.
 benchmarks: setup
