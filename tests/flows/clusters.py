@@ -22,7 +22,7 @@ REGISTERED = "Registered to"
 
 
 def save_block(environment: dict[str, str], scheduler: str, name: str) -> None:
-    """Saves a dask-cluster block at the server of an environment."""
+    """Save a dask-cluster block at the server of an environment."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from blocks.cluster import DaskCluster
@@ -83,22 +83,22 @@ def cluster_in(folder: Path, environment: dict[str, str]) -> Iterator[Cluster]:
 
 
 def dask_process(worker: SupervisedProcess) -> psutil.Process:
-    """Return the worker processes below the supervisor process."""
+    """Return the Dask worker, the child of its supervisor process."""
     [process] = psutil.Process(worker.pid).children()
     return process
 
 
 def servers(folder: Path) -> list[psutil.Process]:
     """Return the processes of the scripted servers that replace vLLM."""
-    free_gpus = []
+    processes = []
     for process in processes_of(str(folder)):
         with suppress(psutil.Error):
             if "vllm.entrypoints.cli.main" in process.cmdline():
-                free_gpus.append(process)
-    return free_gpus
+                processes.append(process)
+    return processes
 
 
-def makers(output: str) -> dict[str, int]:
+def rollouts_by_worker(output: str) -> dict[str, int]:
     """Count rollouts by worker."""
     counts: dict[str, int] = {}
     for worker, count in ROLLOUTS_LINE.findall(output):
@@ -111,10 +111,10 @@ def rows_in(folder: Path) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in journal_lines(folder)]
     assert all(row.pop("latency_s") for row in rows)
     for row in rows:
-        row.pop("tokens", None)  # where they stand depends on when the rollout was done
+        row.pop("tokens", None)  # offsets in the token file depend on the order in which rollouts end
     return sorted(rows, key=lambda row: (row["instance_id"], row["sample_id"]))
 
 
-def said_by(log: Path, words: str) -> int:
+def count_in_log(log: Path, words: str) -> int:
     """Count a text's occurrences in a log."""
     return log.read_text().count(words)

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="session")
 def prefect_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Return the environment of a job, with the session's Prefect server."""
+    """Yield the environment of a job, with the session's Prefect server."""
     home = tmp_path_factory.mktemp("prefect")
     port = PortReservation(None)
     environment = {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
@@ -66,7 +66,7 @@ _session = ExitStack()
 
 @cache
 def prepared() -> Path:
-    """A python that has imported what flows, and the processes that they start, import."""
+    """Return an interpreter that has already imported the modules of flows and of their subprocesses."""
     environment = os.environ | MACHINE | {"PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     return _session.enter_context(prepared_python(imported=IMPORTED, runs=RUNS, environment=environment))
 
@@ -136,20 +136,22 @@ class Job:
 def stand_in(prefect_environment: dict[str, str]) -> dict[str, str]:
     """Let jobs start the scripted server instead of vLLM."""
     path = os.pathsep.join([str(ROOT), str(Path(__file__).parent / "stand_in")])
-    kind = {"ROLLMILL_KIND": "cpu"}  # it says that it is the build for CPUs, which on a machine with a GPU is refused
+    kind = {
+        "ROLLMILL_KIND": "cpu"
+    }  # the scripted server claims to be the build for CPUs, which is refused on a machine with a GPU
     return prefect_environment | kind | {"ROLLMILL_VLLM_PYTHON": sys.executable, "PYTHONPATH": path}
 
 
 @pytest.fixture
 def sandboxes() -> Iterator[Path]:
-    """Return a folder for sandboxes that other users can enter, unlike pytest's temporary folders."""
+    """Yield a folder for sandboxes that other users can enter, unlike pytest's temporary folders."""
     with TemporaryDirectory(prefix="sandboxes-of-a-test-") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
 
 
 def script(**behaviour: Any) -> tuple[str, str]:
-    """Flags that make the stand-in behave like this."""
+    """Return the flags that give the scripted server this behaviour."""
     return "--vllm_args", f"--script '{json.dumps(behaviour)}'"
 
 

@@ -58,7 +58,7 @@ def _completion(body: bytes, answers: list[str]) -> bytes:
 
 
 def retriever(index: FullTextIndex) -> Callable[[bytes], bytes]:
-    """Answers searches from an index, as a search service does."""
+    """Return a handler that answers searches from an index, as a search service does."""
 
     def answer(body: bytes) -> bytes:
         query = json.loads(body)
@@ -82,7 +82,7 @@ def _tables(path: Path) -> Iterator[tuple[str, bytes]]:
             yield f"{path.name}: {name}", b"\n".join(texts)
 
 
-def all_that_is_left(folders: list[Path], outputs: dict[str, str], stored: dict[str, bytes]) -> dict[str, bytes]:
+def collect_traces(folders: list[Path], outputs: dict[str, str], stored: dict[str, bytes]) -> dict[str, bytes]:
     """Collect all output, files and stored objects of runs, servers and services, by location."""
     left = {where: text.encode() for where, text in outputs.items()}
     left |= {f"s3: {name}": content for name, content in stored.items()}

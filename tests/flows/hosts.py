@@ -34,7 +34,7 @@ class Host:
 
     @property
     def prefix(self) -> list[str]:
-        """Run a command on the host."""
+        """The command prefix that runs a command on the host."""
         return ["nsenter", "--target", str(self.pid), "--net", "--uts"]
 
     def do(self, *command: str) -> None:
@@ -47,7 +47,7 @@ class Host:
 
 
 class Network:
-    """`hub`, and the hosts that reach each other through it."""
+    """A hub with a bridge, and the hosts that are connected through it."""
 
     def __init__(self, hub: Host, others: dict[str, Host]) -> None:
         self.hub = hub

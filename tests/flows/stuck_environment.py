@@ -22,11 +22,11 @@ class StuckEnvironment(ToyEnvironment):
         trap = Path(os.environ["ROLLMILL_TEST_STUCK"])
         with suppress(FileNotFoundError):
             trap.rename(trap.with_suffix(".taken"))  # one process alone succeeds
-            stand_still(trap.with_suffix(".taken").read_text())
+            hang_forever(trap.with_suffix(".taken").read_text())
         return super().make(problem, seed, settings, tools)
 
 
-def stand_still(how):
+def hang_forever(how):
     if how == "endless call":
         while True:
             pass

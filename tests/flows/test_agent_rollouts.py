@@ -24,14 +24,14 @@ from rollmill.inference.supervised_process import SupervisedProcess
 from rollmill.sandboxes.images import copy_image
 from tests.flows.conftest import ROOT, Job, journal_lines, processes_of
 from tests.flows.test_cluster import cluster_in
-from tests.flows.test_many_machines import REGISTERED, dask_process, makers, said_by
+from tests.flows.test_many_machines import REGISTERED, count_in_log, dask_process, rollouts_by_worker
 from tests.sandboxes.engine import import_image, shared_engine
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 FOLDER = ROOT / "examples/performance_problems"
-SEEDS_KEYS = {
+DOCUMENT_KEYS = {
     "instance_id", "sample_id", "problem_statement", "messages", "git_diff", "exit_status", "reward", "speedup",
     "success", "model_calls", "evaluation_info", "error", "metadata",
 }  # fmt: skip
@@ -84,7 +84,7 @@ def test_known_outcomes_and_the_document_format(job: Job, sandboxes: Path) -> No
     result = document(job)
     assert set(result) == {"metadata", "examples", "summary"}
     check_outcomes(result["examples"], 2, 4)
-    assert all(set(item) >= SEEDS_KEYS for item in result["examples"])
+    assert all(set(item) >= DOCUMENT_KEYS for item in result["examples"])
     good = sum(bool(item["success"]) for item in result["examples"])
     assert 0 < good < 8
     assert result["summary"]["successful"] == good
@@ -123,7 +123,7 @@ def test_killed_run_resumes_without_repeats_to_the_same_result(job: Job, sandbox
     assert not list(sandboxes.glob("*/*/work")), "sandboxes were left"
 
 
-def plays(sandboxes: Path, pid: int) -> bool:
+def has_sandbox(sandboxes: Path, pid: int) -> bool:
     """Return whether a process has a sandbox."""
     with suppress(FileNotFoundError):  # hosts come and go
         owners = [owner for owner in sandboxes.glob("*/*/owner.json") if f'"pid":{pid}}}' in owner.read_text()]
@@ -137,24 +137,24 @@ def test_run_on_several_workers_survives_a_killed_one(job: Job, sandboxes: Path)
         workers = [cluster.start_worker("GPU=1", "--no-nanny", threads=4) for _ in range(2)]
         first = job.run(*flags(server.base_url, "--gpu_workers", "2", samples=1), timeout=300)
         assert first.returncode == 0, first.stderr
-        assert sum(makers(first.stderr).values()) == 2
-        wait_until(lambda: said_by(cluster.folder / "worker.log", REGISTERED) == 2, timeout=200)
+        assert sum(rollouts_by_worker(first.stderr).values()) == 2
+        wait_until(lambda: count_in_log(cluster.folder / "worker.log", REGISTERED) == 2, timeout=200)
         before, others = journal_lines(job.folder), {process.pid for process in processes_of(str(sandboxes))}
         assert len(before) == 2
 
         process = job.start(*flags(server.base_url, "--cluster-block", cluster.block))
         pids = [dask_process(worker).pid for worker in workers]
-        wait_until(lambda: any(plays(sandboxes, pid) for pid in pids) or process.poll() is not None, timeout=200)
+        wait_until(lambda: any(has_sandbox(sandboxes, pid) for pid in pids) or process.poll() is not None, timeout=200)
         assert process.poll() is None, process.communicate()
-        os.kill(next(pid for pid in pids if plays(sandboxes, pid)), signal.SIGKILL)
+        os.kill(next(pid for pid in pids if has_sandbox(sandboxes, pid)), signal.SIGKILL)
         _, printed = process.communicate(timeout=300)
         assert process.returncode == 0, printed
         left = [process for process in processes_of(str(sandboxes)) if process.pid not in others]
-    assert left == []  # the run is over, the other worker was there
+    assert left == []  # the run has ended, though the other worker still ran
     after = journal_lines(job.folder)
     assert after[:2] == before
     assert len(after) == 8
-    assert sum(makers(printed).values()) == 6
+    assert sum(rollouts_by_worker(printed).values()) == 6
     examples = document(job)["examples"]
     expected = [(instance, sample) for instance in list(Pack(FOLDER).problems)[:2] for sample in range(4)]
     assert [(item["instance_id"], item["sample_id"]) for item in examples] == expected
@@ -178,12 +178,13 @@ def service(name: str, *arguments: str, log: Path, environment: dict[str, str]) 
 
 def test_known_outcomes_over_both_services(job: Job) -> None:
     tokens = {"ROLLMILL_SANDBOX_TOKEN": "t-1", "ROLLMILL_EVALUATION_TOKEN": "t-2"}
-    extra = os.environ | tokens | {"PYTHONPATH": str(ROOT), "TMPDIR": job.environment["TMPDIR"]}
-    starting = service("sandbox", "--images", str(FOLDER / "images"), log=job.folder / "sandbox.log", environment=extra)
+    environment = os.environ | tokens | {"PYTHONPATH": str(ROOT), "TMPDIR": job.environment["TMPDIR"]}
+    images = ["--images", str(FOLDER / "images")]
+    starting = service("sandbox", *images, log=job.folder / "sandbox.log", environment=environment)
     with starting as sandbox_address, ScriptedServer(script_of(Pack(FOLDER))) as server:
         options = ["--sandbox_server", sandbox_address, "--dataset", str(FOLDER / "dataset.json")]
         with service(
-            "evaluation", *options, log=job.folder / "evaluation.log", environment=extra
+            "evaluation", *options, log=job.folder / "evaluation.log", environment=environment
         ) as evaluation_address:
             remote = ["--docker-server", sandbox_address, "--eval-server", evaluation_address]
             done = job.run(*flags(server.base_url, *remote), timeout=400, **tokens)
@@ -216,9 +217,9 @@ def test_errors_of_agents_are_their_exit_status(job: Job) -> None:
     problem = next(iter(Pack(FOLDER).problems.values()))
     endless = Conversation(when=problem.problem_statement, answers=[act("yes | head -c 3000000; false")])
     with ScriptedServer(Script(conversations=[endless])) as server:
-        item = ["--dataset", str(FOLDER / "dataset.json"), "--instance", problem.instance_id, "--output", "one.json"]
+        dataset = ["--dataset", str(FOLDER / "dataset.json"), "--instance", problem.instance_id, "--output", "one.json"]
         agent = ["--model", "scripted", "--base-url", server.base_url, "--config", CONFIG, "--step_limit", "3"]
-        done = job.run("generate_single", *item, *agent, timeout=120)
+        done = job.run("generate_single", *dataset, *agent, timeout=120)
         assert done.returncode == 0, done.stderr
     [example] = document(job, "one.json")["examples"]
     assert example["exit_status"] == "LimitsExceeded"
@@ -251,7 +252,7 @@ def test_server_failures_are_recorded_without_rewards(job: Job) -> None:
     assert [(item["reward"], item["error"]) for item in document(job)["examples"]] == [(0.0, None)] * 2
 
 
-def test_the_example_scripts_take_more_flags(job: Job) -> None:
+def test_example_scripts_accept_more_flags(job: Job) -> None:
     for script in sorted((ROOT / "examples").glob("generate_*_dataset.sh")):
         with ScriptedServer(Script(completion=act(SUBMIT))) as server:
             more = ["--base-url", server.base_url, "--config", CONFIG, "--max-tasks", "1", "--samples-per-task", "2"]
@@ -276,6 +277,6 @@ MISTAKES = [
 def test_mistakes_are_one_line(job: Job) -> None:
     with ScriptedServer(Script()) as server:
         options = [flags(server.base_url, *more, output=f"out_{at}.json") for at, (more, _) in enumerate(MISTAKES)]
-        for (code, line), (_, printed) in zip(job.fail_each(*options), MISTAKES, strict=True):
+        for (code, line), (_, message) in zip(job.fail_each(*options), MISTAKES, strict=True):
             assert code in (1, 2)
-            assert printed in line
+            assert message in line

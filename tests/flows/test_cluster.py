@@ -32,8 +32,8 @@ def job(tmp_path: Path, stand_in: dict[str, str]) -> Job:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory, stand_in: dict[str, str]) -> Iterator[Cluster]:
-    with cluster_in(tmp_path_factory.mktemp("cluster"), stand_in | SMALL) as makers_seen:
-        yield makers_seen
+    with cluster_in(tmp_path_factory.mktemp("cluster"), stand_in | SMALL) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +50,13 @@ def flags(output: str) -> list[str]:
 
 
 def training(job: Job) -> list[psutil.Process]:
-    """The processes that train."""
-    values = []
+    """Return the training processes."""
+    processes = []
     for process in processes_of(str(job.folder)):
         with suppress(psutil.Error):
             if "rollmill.jobs.training.worker" in process.cmdline():
-                values.append(process)
-    return values
+                processes.append(process)
+    return processes
 
 
 def weights(job: Job, output: str) -> bytes:
@@ -108,7 +108,7 @@ def test_mistakes_on_a_worker_give_the_same_message_as_locally(job: Job, with_gp
 
 
 def test_missing_cluster_resources_are_one_line(job: Job, cluster: Cluster) -> None:
-    """The last: it ends the cluster of the other tests."""
+    """Must run last: it ends the cluster of the other tests."""
     cluster.end_workers()
     cluster.start_worker("MEMORY=8")
     remote = [*flags("there"), "--cluster_block"]

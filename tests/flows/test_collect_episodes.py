@@ -19,7 +19,7 @@ from rollmill.inference.scripted import ScriptedServer
 from rollmill.inference.supervised_process import SupervisedProcess
 from tests.flows.conftest import ROOT, Job, journal_lines, processes_of, script
 from tests.flows.test_cluster import cluster_in
-from tests.flows.test_many_machines import REGISTERED, dask_process, makers, rows_in, said_by, servers
+from tests.flows.test_many_machines import REGISTERED, count_in_log, dask_process, rollouts_by_worker, rows_in, servers
 from tests.inference.raw_server import RawServer
 from tests.jobs.training.tiny_models import make_base
 from tests.waiting import wait_until
@@ -35,7 +35,7 @@ def job(tmp_path: Path, sandboxes: Path, stand_in: dict[str, str]) -> Job:
 
 
 def data_file(folder: Path) -> Path:
-    """The only one."""
+    """Return the only data file."""
     [result] = folder.glob("sft_data_*.jsonl")
     return result
 
@@ -90,7 +90,7 @@ def test_run_writes_rows_and_continues_with_more_episodes(job: Job) -> None:
     assert data_file(folder).read_bytes() == before
     more = job.run(*TOY, "--model_path", "oracle", "--num_episodes", "14", "--gpu_workers", "2", timeout=300)
     assert more.returncode == 0, more.stderr
-    assert sum(makers(more.stderr).values()) == 2
+    assert sum(rollouts_by_worker(more.stderr).values()) == 2
     assert [row for row in rows_of(folder) if row in rows] == rows
     assert len(rows_of(folder)) == 28
     assert len(journal_lines(folder)) == 14
@@ -112,15 +112,15 @@ def test_run_without_kept_episodes_writes_its_output(job: Job) -> None:
 
 def test_each_agent_uses_its_own_policy(job: Job) -> None:
     with (
-        ScriptedServer(Script(model="a", completion="1")) as item,
-        ScriptedServer(Script(model="b", completion="0")) as two,
+        ScriptedServer(Script(model="a", completion="1")) as left,
+        ScriptedServer(Script(model="b", completion="0")) as right,
     ):
-        policies = [f"left=a,base_url={item.base_url}", f"right=b,base_url={two.base_url},temperature=0"]
+        policies = [f"left=a,base_url={left.base_url}", f"right=b,base_url={right.base_url},temperature=0"]
         cast = ["--agent", "first=left", "second=right"]
         done = job.run(*TOY, "--policy", *policies, *cast, "--num_episodes", "2", "--max_turns", "3")
         assert done.returncode == 0, done.stderr
-        # Problems 2 and 3: two turns of one and three of them; the second agent adds nothing.
-        assert (item.requests, two.requests) == (5, 3)
+        # Problems 2 and 3: the first agent takes 2 and 3 turns; the second answers 0 and adds nothing.
+        assert (left.requests, right.requests) == (5, 3)
     rows = rows_of(job.folder / "sft_data")
     assert {(row["metadata"]["agent_name"], row["metadata"]["policy_name"]) for row in rows} == {
         ("first", "left"), ("second", "right"),
@@ -152,17 +152,17 @@ def test_killed_local_run_resumes_on_workers_to_the_same_result(job: Job) -> Non
 
     with cluster_in(job.folder / "cluster", job.environment) as cluster:
         workers = [cluster.start_worker("GPU=1", "--no-nanny", threads=4) for _ in range(2)]
-        wait_until(lambda: said_by(cluster.folder / "worker.log", REGISTERED) == 2, timeout=200)
+        wait_until(lambda: count_in_log(cluster.folder / "worker.log", REGISTERED) == 2, timeout=200)
         process = job.start(*digits("--cluster_block", cluster.block, latency_s=0.3))
         wait_until(lambda: len(journal_lines(job.folder)) > len(before) or process.poll() is not None, timeout=300)
         assert process.poll() is None, process.communicate()
         dask_process(next(worker for worker in workers if serving(job, worker))).send_signal(signal.SIGKILL)
         _, output = process.communicate(timeout=300)
         assert process.returncode == 0, output
-        assert servers(job.folder) == []  # the run is over, the other worker is there
+        assert servers(job.folder) == []  # the run has ended, though the other worker still runs
     after = journal_lines(job.folder)
     assert after[: len(before)] == before
-    assert sum(makers(output).values()) == 80 - len(before)
+    assert sum(rollouts_by_worker(output).values()) == 80 - len(before)
 
     full = job.run(*digits("--output_dir", "whole", latency_s=0.01), timeout=300)
     assert full.returncode == 0, full.stderr
@@ -192,12 +192,12 @@ def test_exceptions_of_an_environment_are_recorded_and_reported(job: Job) -> Non
 
 
 def test_episodes_use_a_search_service(job: Job) -> None:
-    payload: list[Any] = []
+    requests: list[Any] = []
 
     def retrieve(headers: Any, body: bytes) -> tuple[int, bytes]:
-        payload.append(json.loads(body))
-        [query] = payload[-1]["queries"]
-        result = index.search(query, payload[-1]["topk"])
+        requests.append(json.loads(body))
+        [query] = requests[-1]["queries"]
+        result = index.search(query, requests[-1]["topk"])
         documents = [
             {"document": {"id": item.id, "contents": f'"{item.title}"\n{item.text}'}, "score": 1} for item in result
         ]
@@ -211,8 +211,8 @@ def test_episodes_use_a_search_service(job: Job) -> None:
     assert refused.returncode == 1
     assert "--dataset: required with a search service" in refused.stderr
     assert done.returncode == 0, done.stderr
-    assert len(payload) >= 3
-    assert {request["topk"] for request in payload} == {2}
+    assert len(requests) >= 3
+    assert {request["topk"] for request in requests} == {2}
     assert {headers["Authorization"] for headers in service.headers} == {"Bearer t-9"}
     counted = statistics_of(job.folder / "sft_data")
     assert (counted["successes"], counted["agents"]["searcher"]["mean_reward"]) == (3, 1.0)
@@ -269,7 +269,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_example_scripts(job: Job, base: Path) -> None:
+def test_code_sft_example_scripts_run(job: Job, base: Path) -> None:
     data, model = job.folder / "data", job.folder / "model"
 
     def run(name: str, *flags: str, **environment: str) -> None:

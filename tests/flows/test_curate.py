@@ -38,11 +38,11 @@ def latest_artifact(job: Job, key: str) -> dict[str, Any]:
 
 
 def cells(artifact: dict[str, Any]) -> dict[str, str]:
-    """A table artifact of two columns."""
+    """Return the rows of a table artifact of two columns."""
     return dict(row.values() for row in json.loads(artifact["data"]))
 
 
-def test_a_run_of_the_flow(job: Job) -> None:
+def test_flow_writes_files_and_artifacts(job: Job) -> None:
     exports = ("--export", "sft", "trajectories", "preferences", "--min-margin", "0.5")
     bad = ("--max_bad_share", "0.2")
     done = job.run("run", "--input", "raw.jsonl", "--output_dir", "out", "--drop-duplicates", *bad, *exports)

@@ -55,7 +55,7 @@ def environment(tmp_path: Path, prefect_environment: dict[str, str]) -> dict[str
 
 
 @pytest.mark.parametrize("name", FLOWS)
-def test_output_that_cannot_be_written(tmp_path: Path, environment: dict[str, str], name: str) -> None:
+def test_unwritable_output_is_one_line(tmp_path: Path, environment: dict[str, str], name: str) -> None:
     make_base(tmp_path / "base", seed=0)
     row = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
     (tmp_path / "rows.jsonl").write_text(f"{json.dumps(row)}\n" * 4)
@@ -71,48 +71,48 @@ def test_output_that_cannot_be_written(tmp_path: Path, environment: dict[str, st
             assert "write elsewhere" in output
 
 
-def in_the_way(finished: Path, copies: Path) -> Iterator[tuple[Path, Path, bool]]:
-    """Copies of a finished run with one thing that is not what it should be.
+def damaged_copies(finished: Path, copies: Path) -> Iterator[tuple[Path, Path, bool]]:
+    """Yield copies of a finished run in which one file or folder is replaced by another kind.
 
-    Yields the copy, what it is that is wrong there, and whether it may be put right without a word.
+    Each with the replaced path, and whether the run may repair it without an error.
     """
-    for number, remote_folder in enumerate(sorted(finished.rglob("*"))):
+    for number, replaced in enumerate(sorted(finished.rglob("*"))):
         swaps: dict[str, Callable[[Path], None]] = {"file": Path.touch}
-        if not remote_folder.is_dir():
+        if not replaced.is_dir():
             swaps = {"folder": Path.mkdir, "pipe": os.mkfifo}
         for name, swap in swaps.items():
             copy = copies / f"{number}_{name}"
             shutil.copytree(finished, copy)
-            path = copy / remote_folder.relative_to(finished)
+            path = copy / replaced.relative_to(finished)
             shutil.rmtree(path) if path.is_dir() else path.unlink()
             swap(path)
             yield copy, path, name == "pipe"
 
 
-def check(job: Job, request: list[tuple[list[str], Path, bool]]) -> None:
-    results = job.fail_each(*(command for command, _, _ in request), timeout=500)
-    for (code, output), (command, path, may_pass) in zip(results, request, strict=True):
+def check(job: Job, cases: list[tuple[list[str], Path, bool]]) -> None:
+    results = job.fail_each(*(command for command, _, _ in cases), timeout=500)
+    for (code, output), (command, path, may_pass) in zip(results, cases, strict=True):
         assert code == 1 or (may_pass and code == 0), (command, path, output)
         assert code == 0 or path.name in output, (command, path, output)
 
 
-def test_output_in_the_way_of_rejection_sampling(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_rejection_sampling_reports_damaged_files(tmp_path: Path, environment: dict[str, str]) -> None:
     job = Job("reject_sampling", tmp_path, environment)
     with ScriptedServer(Script()) as server:
         flags = ["--model_path", "scripted", "--dataset", str(tmp_path / "p.jsonl"), "--num_rollout", "2"]
         flags += ["--base_url", server.base_url]
         done = job.run(*flags, "--model_name", "run")
         assert done.returncode == 0, done.stderr
-        cases = in_the_way(tmp_path / "reject_sampling_results/run", tmp_path / "copies")
+        cases = damaged_copies(tmp_path / "reject_sampling_results/run", tmp_path / "copies")
         check(
             job,
             [([*flags, "--output_dir", str(at.parent), "--model_name", at.name], *what) for at, *what in cases],
         )
 
 
-def test_output_in_the_way_of_episodes(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_episodes_report_damaged_files(tmp_path: Path, environment: dict[str, str]) -> None:
     job = Job("collect_episodes", tmp_path, environment)
     done = job.run(*TOY, "--output_dir", "run")
     assert done.returncode == 0, done.stderr
-    cases = in_the_way(tmp_path / "run", tmp_path / "copies")
+    cases = damaged_copies(tmp_path / "run", tmp_path / "copies")
     check(job, [([*TOY, "--output_dir", str(at)], *what) for at, *what in cases])

@@ -37,7 +37,7 @@ def job(tmp_path: Path, stand_in: dict[str, str]) -> Job:
 
 
 def add_feeds(job: Job) -> list[str]:
-    """Flags for a second generating feed, and for one of rollouts that exist: two verified, one only claimed."""
+    """Return flags for a second generating feed, and for one of existing rollouts: two verified, one unverified."""
     write(job.folder / "other.jsonl", 6, "other")
     (job.folder / "other.yaml").write_text("dataset: other.jsonl\nnum-rollout: 8\nmax_tokens: 16\nseed: 7\n")
     rows = [recorded(f"e{number}", f"episode {number}", "<answer>7</answer>") for number in range(3)]
@@ -137,7 +137,7 @@ def test_loop_killed_at_every_stage_resumes_to_the_same_result(job: Job, tmp_pat
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_the_examples_problems_share_no_question() -> None:
+def test_example_problem_files_share_no_question() -> None:
     folder = ROOT / "examples/improve"
     questions = [
         json.loads(line)["prompt"]

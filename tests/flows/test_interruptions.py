@@ -36,8 +36,8 @@ def job(tmp_path: Path, stand_in: dict[str, str]) -> Job:
     return make_job(tmp_path, stand_in)
 
 
-def all_ended(job: Job, timeout: float) -> None:
-    """Waits until no process of a job is left."""
+def wait_for_end(job: Job, timeout: float) -> None:
+    """Wait until no process of a job is left."""
     wait_until(lambda: not processes_of(job.environment["ROLLMILL_TEST"]), timeout, every=0.3)
 
 
@@ -52,7 +52,7 @@ def test_interrupted_runs_leave_no_process_and_repeat_nothing(job: Job, number: 
     wait_until(lambda: len(journal_lines(job.folder)) >= 30)
     code, printed = stop(process, number)
     assert code != 0
-    all_ended(job, 20)
+    wait_for_end(job, 20)
     before = journal_lines(job.folder)
     assert 30 <= len(before) < 160
     if number != signal.SIGKILL:
@@ -72,11 +72,11 @@ def test_killed_run_repeats_only_requests_in_flight(job: Job) -> None:
         process = job.start(*outside)
         wait_until(lambda: server.requests >= 60)
         stop(process, signal.SIGKILL)
-        request, kept = server.requests, len(journal_lines(job.folder))
-        assert request - kept <= 8
+        sent, kept = server.requests, len(journal_lines(job.folder))
+        assert sent - kept <= 8
         assert job.run(*outside).returncode == 0
         assert len(server.seeds) == 160
-        assert server.requests == 160 + request - kept
+        assert server.requests == 160 + sent - kept
 
 
 def test_a_server_that_dies_is_started_again(job: Job) -> None:
@@ -150,7 +150,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(job: Job, small_disk: Path)
     assert max(seeds(after).values()) == 1
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(job: Job) -> None:
+def test_output_directory_that_is_a_file_is_one_line(job: Job) -> None:
     (job.folder / "taken").write_text("a file")
     with ScriptedServer(Script(model="m")) as server:
         stopped = job.run(*MODEL, "--base_url", server.base_url, "--output_dir", "taken")
@@ -175,12 +175,12 @@ def test_a_full_disk_before_the_first_rollout(job: Job, small_disk: Path) -> Non
     assert "No space left on device" in stopped.stderr.strip().splitlines()[-1]
 
 
-def test_two_servers_share_the_work_and_a_dead_one_is_left_out(job: Job) -> None:
-    with ScriptedServer(Script(model="m", latency_s=0.05)) as item:
-        urls = ("--base_url", item.base_url, "--concurrency", "2")
-        with ScriptedServer(Script(model="m", latency_s=0.05)) as two:
-            process = job.start(*MODEL, *urls, "--base_url", two.base_url)
-            wait_until(lambda: two.requests >= 20 and item.requests >= 20)
+def test_two_servers_share_the_work_and_a_dead_one_is_excluded(job: Job) -> None:
+    with ScriptedServer(Script(model="m", latency_s=0.05)) as first:
+        urls = ("--base_url", first.base_url, "--concurrency", "2")
+        with ScriptedServer(Script(model="m", latency_s=0.05)) as second:
+            process = job.start(*MODEL, *urls, "--base_url", second.base_url)
+            wait_until(lambda: second.requests >= 20 and first.requests >= 20)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     lines = journal_lines(job.folder)
@@ -203,13 +203,13 @@ def test_server_failing_for_10_s_loses_no_rollout(job: Job) -> None:
 STUCK = """
 import os, sys, threading, time
 
-def stand_still():
-    while not os.path.exists("stand_still"):
+def hang_forever():
+    while not os.path.exists("hang_forever"):
         time.sleep(0.05)
     {how}
 
 if any("{where}" in argument for argument in sys.orig_argv):
-    threading.Thread(target=stand_still, daemon=True).start()
+    threading.Thread(target=hang_forever, daemon=True).start()
 """
 LOCKS_OF_LOGGING = """
     import logging
@@ -222,7 +222,7 @@ FLOW, WORKER = "flows.reject_sampling", "spawn_main"
 
 
 @contextmanager
-def standing_still(job: Job, where: str, how: str, workers: int = 2) -> Iterator[subprocess.Popen[str]]:
+def flow_with_blocked_process(job: Job, where: str, how: str, workers: int = 2) -> Iterator[subprocess.Popen[str]]:
     """Start a flow with workers in which one process hangs."""
     (job.folder / "sitecustomize.py").write_text(STUCK.format(where=where, how=how))
     path = f"{job.folder}{os.pathsep}{job.environment['PYTHONPATH']}"
@@ -230,7 +230,7 @@ def standing_still(job: Job, where: str, how: str, workers: int = 2) -> Iterator
     process = job.start(*MODEL, *slow, "--concurrency", "2", "--gpu_workers", str(workers), PYTHONPATH=path)
     try:
         wait_until(lambda: len(journal_lines(job.folder)) >= 8, timeout=200)
-        (job.folder / "stand_still").touch()
+        (job.folder / "hang_forever").touch()
         time.sleep(1)
         yield process
     finally:
@@ -251,14 +251,14 @@ WAYS = [(FLOW, LOCKS_OF_LOGGING), (FLOW, THE_INTERPRETER), (WORKER, THE_INTERPRE
 def test_blocked_processes_end_within_20_s_of_a_signal(
     tmp_path: Path, stand_in: dict[str, str], number: signal.Signals
 ) -> None:
-    """All ways together: each takes most of its time to end."""
+    """All cases run concurrently, since each takes most of its time to end."""
     with ExitStack() as stack:
         running = []
         for way, (where, how) in enumerate(WAYS):
             (tmp_path / f"{way}").mkdir()
             job = make_job(tmp_path / f"{way}", stand_in)
             workers = 2 if where == WORKER else 1
-            running.append((job, stack.enter_context(standing_still(job, where, how, workers))))
+            running.append((job, stack.enter_context(flow_with_blocked_process(job, where, how, workers))))
         before = [journal_lines(job.folder) for job, _ in running]
         for _, process in running:
             process.send_signal(number)
@@ -267,26 +267,26 @@ def test_blocked_processes_end_within_20_s_of_a_signal(
             printed = "".join(process.communicate(timeout=max(0.1, deadline - time.monotonic())))
             assert "reject_sampling: stopped: run the same command again to continue" in printed
             assert "Traceback" not in printed, printed
-            all_ended(job, 5)
+            wait_for_end(job, 5)
             assert journal_lines(job.folder)[: len(journal)] == journal
 
 
 def test_second_signal_kills_blocked_processes_at_once(job: Job) -> None:
-    with standing_still(job, FLOW, THE_INTERPRETER) as process:
+    with flow_with_blocked_process(job, FLOW, THE_INTERPRETER) as process:
         process.send_signal(signal.SIGINT)
         time.sleep(1)
         code, printed = stop(process, signal.SIGINT, timeout=5)
         assert code == -signal.SIGKILL
-        # Python's resource tracker may have its say after that, of what the killed process has left.
+        # Python's resource tracker may print after that, about resources of the killed process.
         assert "\nreject_sampling: stopped: run the same command again to continue\n" in printed
-        all_ended(job, 5)
+        wait_for_end(job, 5)
 
 
 def test_blocked_workers_end_with_their_killed_flow(job: Job) -> None:
-    with standing_still(job, WORKER, THE_INTERPRETER) as process:
+    with flow_with_blocked_process(job, WORKER, THE_INTERPRETER) as process:
         workers_of(process)[0].suspend()
         stop(process, signal.SIGKILL)
-        all_ended(job, 20)
+        wait_for_end(job, 20)
 
 
 @pytest.mark.parametrize("after_s", [0.1, 0.6, 1.5])
@@ -302,4 +302,4 @@ def test_ctrl_c_at_a_terminal_while_workers_start(job: Job, after_s: float) -> N
     output, errors = process.communicate(timeout=20)
     assert "Traceback" not in output + errors
     assert errors.endswith("\nreject_sampling: stopped: run the same command again to continue\n")
-    all_ended(job, 20)
+    wait_for_end(job, 20)

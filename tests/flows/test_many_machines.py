@@ -19,10 +19,10 @@ from tests.flows.clusters import (
     ROLLOUTS_LINE,
     Cluster,
     cluster_in,
+    count_in_log,
     dask_process,
-    makers,
+    rollouts_by_worker,
     rows_in,
-    said_by,
     save_block,
     servers,
 )
@@ -52,12 +52,12 @@ def flags(output: str, *more: str, latency_s: float = 0.3) -> list[str]:
     return [*BASE, "--output_dir", output, "--concurrency", "2", *script(latency_s=latency_s), *more]
 
 
-def hosts_in(printed: str) -> set[str]:
+def hosts_with_rollouts(printed: str) -> set[str]:
     """Return the hosts whose rollouts are journaled."""
-    return {worker.partition(":")[0] for worker in makers(printed)}
+    return {worker.partition(":")[0] for worker in rollouts_by_worker(printed)}
 
 
-def reaches(job: Job, process: subprocess.Popen[str], count: int) -> None:
+def wait_for_rows(job: Job, process: subprocess.Popen[str], count: int) -> None:
     """Wait until the journal of a running job has that many lines."""
     folder = job.folder / "there"
     wait_until(lambda: len(journal_lines(folder)) >= count or process.poll() is not None, timeout=300)
@@ -69,23 +69,23 @@ def test_run_with_killed_flow_and_worker_resumes_to_the_same_result(job: Job, cl
     assert local_run.returncode == 0, local_run.stderr
 
     workers = [cluster.start_worker("GPU=1", "--no-nanny", threads=4) for _ in range(2)]
-    wait_until(lambda: said_by(cluster.folder / "worker.log", REGISTERED) == 2, timeout=200)
+    wait_until(lambda: count_in_log(cluster.folder / "worker.log", REGISTERED) == 2, timeout=200)
     process = job.start(*flags("there", "--cluster_block", cluster.block))
-    reaches(job, process, 40)
+    wait_for_rows(job, process, 40)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     wait_until(lambda: servers(job.folder) == [], timeout=60, every=0.3)
     before = journal_lines(job.folder / "there")
 
     process = job.start(*flags("there", "--cluster_block", cluster.block))
-    reaches(job, process, len(before) + 60)
+    wait_for_rows(job, process, len(before) + 60)
     dask_process(workers[0]).send_signal(signal.SIGKILL)
     wait_until(lambda: len(servers(job.folder)) <= 1, timeout=60, every=0.3)
     _, printed = process.communicate(timeout=300)
     assert process.returncode == 0, printed
     assert journal_lines(job.folder / "there")[: len(before)] == before
     assert rows_in(job.folder / "there") == rows_in(job.folder / "here")
-    assert sum(makers(printed).values()) == 200 - len(before)
+    assert sum(rollouts_by_worker(printed).values()) == 200 - len(before)
     assert "could ask the model after" in printed
     assert "m: 200/200 rollouts" in printed
     assert servers(job.folder) == []  # the run is over, the other worker is there
@@ -96,28 +96,28 @@ def test_each_local_worker_has_its_own_server(job: Job) -> None:
     wait_until(lambda: len(servers(job.folder)) == 2 or process.poll() is not None, timeout=200, every=0.3)
     _, printed = process.communicate(timeout=300)
     assert process.returncode == 0, printed
-    assert len(makers(printed)) == 2
-    assert sum(makers(printed).values()) == len(rows_in(job.folder / "there")) == 200
+    assert len(rollouts_by_worker(printed)) == 2
+    assert sum(rollouts_by_worker(printed).values()) == len(rows_in(job.folder / "there")) == 200
     assert servers(job.folder) == []
 
 
 def test_worker_that_cannot_serve_is_excluded(job: Job) -> None:
     with cluster_in(job.folder / "cluster", job.environment) as cluster:
-        request = flags("there", "--cluster_block", cluster.block, latency_s=0.05)
+        arguments = flags("there", "--cluster_block", cluster.block, latency_s=0.05)
         cluster.start_worker("GPU=1", threads=4)
-        wait_until(lambda: said_by(cluster.folder / "worker.log", REGISTERED) == 1, timeout=200)
+        wait_until(lambda: count_in_log(cluster.folder / "worker.log", REGISTERED) == 1, timeout=200)
         cluster.environment = cluster.environment | {"ROLLMILL_VLLM_PYTHON": "/nowhere/python"}
         cluster.start_worker("GPU=1", threads=4)
-        wait_until(lambda: said_by(cluster.folder / "worker.log", REGISTERED) == 2, timeout=200)
-        done = job.run(*request, "--no_canary", timeout=300)
+        wait_until(lambda: count_in_log(cluster.folder / "worker.log", REGISTERED) == 2, timeout=200)
+        done = job.run(*arguments, "--no_canary", timeout=300)
         assert done.returncode == 0, done.stderr
         [left_out] = re.findall(r"(\S+:\d+) gets no more of this run: (.*)", done.stderr)
         assert "/nowhere/python" in left_out[1]
         assert len(rows_in(job.folder / "there")) == 200
         shards = [int(count) for worker, count in ROLLOUTS_LINE.findall(done.stderr) if worker == left_out[0]]
-        assert 1 <= len(shards) <= GenerationJob.shards_ahead, "what it had in hand, and no more"
+        assert 1 <= len(shards) <= GenerationJob.shards_ahead, "only the shards that it had already received"
         assert sum(shards) == 0
-        assert sum(makers(done.stderr).values()) == 200
+        assert sum(rollouts_by_worker(done.stderr).values()) == 200
 
 
 DASK = {
@@ -140,7 +140,7 @@ class HubJob(Job):
 
 @contextmanager
 def team(folder: Path, environment: dict[str, str]) -> Iterator[tuple[Network, HubJob, str]]:
-    """A Prefect server, a Dask scheduler and a job on the hub, a worker on each other host."""
+    """Run a Prefect server and a Dask scheduler on the hub, a worker on each other host; yield hosts, job and block."""
     with network(folder, "one", "two") as hosts, ExitStack() as stack:
         hub = hosts.hub
         home = folder / "prefect"
@@ -168,7 +168,7 @@ def team(folder: Path, environment: dict[str, str]) -> Iterator[tuple[Network, H
         look = [*hub.prefix, sys.executable, "-c", LOOK, f"http://{hub.address}:4200/api/health"]
         wait_until(lambda: subprocess.run(look, capture_output=True).returncode == 0, timeout=200, every=0.5)
         for name in hosts.others:
-            wait_until(lambda name=name: said_by(folder / f"worker-{name}.log", REGISTERED) == 1, timeout=200)
+            wait_until(lambda name=name: count_in_log(folder / f"worker-{name}.log", REGISTERED) == 1, timeout=200)
         yield hosts, job, BLOCK
 
 
@@ -186,10 +186,13 @@ def test_run_completes_when_a_host_is_disconnected(tmp_path: Path, stand_in: dic
     write_problems(tmp_path / "problems.jsonl", 60)
     with team(tmp_path, stand_in) as (hosts, job, block):
         results, log = tmp_path / "results", tmp_path / "flow.log"
-        command = job.command(*flags("results", "--cluster_block", block, "--no_canary"))  # both begin at once
+        command = job.command(
+            *flags("results", "--cluster_block", block, "--no_canary")
+        )  # without a canary both workers start at once
         with log.open("w") as output:
             process = subprocess.Popen(command, cwd=tmp_path, env=job.environment, stdout=output, stderr=output)
-        wait_until(lambda: hosts_in(log.read_text()) == {"one", "two"} or process.poll() is not None, timeout=300)
+        both = {"one", "two"}
+        wait_until(lambda: hosts_with_rollouts(log.read_text()) == both or process.poll() is not None, timeout=300)
         assert process.poll() is None, log.read_text()
         hosts.cut_off("two")
         assert len(journal_lines(results)) < 240
@@ -199,7 +202,7 @@ def test_run_completes_when_a_host_is_disconnected(tmp_path: Path, stand_in: dic
             (f"p{number}", sample_id) for number in sorted(range(60), key=str) for sample_id in range(4)
         ]
         assert [row["error"] for row in rows] == [None] * 240
-        assert sum(makers(log.read_text()).values()) == 240
+        assert sum(rollouts_by_worker(log.read_text()).values()) == 240
         assert "ok 240 + unparseable 0 + failed 0 + missing 0" in (results / "m/statistics.txt").read_text()
-        # The host that was cut off has noticed it, too.
+        # The worker on the disconnected host notices it, too, and ends its server.
         wait_until(lambda: servers(tmp_path) == [], timeout=120, every=0.5)

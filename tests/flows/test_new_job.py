@@ -29,9 +29,9 @@ def test_new_job_runs_locally_resumes_and_runs_on_workers(stand_in: dict[str, st
     (tmp_path / "questions.jsonl").write_text('{"question": "How far?"}\n{"question": "How long?"}\n')
     with ScriptedServer(Script(completion="Well?", model="m")) as server:
         call = ["--dataset", "questions.jsonl", "--model", "m", "--base_url", server.base_url, "--concurrency", "4"]
-        local_environment = job.run(*call, "--num_rollout", "2")
-        assert local_environment.returncode == 0, local_environment.stderr
-        assert local_environment.stdout.splitlines()[0] == "4 paraphrases"
+        local = job.run(*call, "--num_rollout", "2")
+        assert local.returncode == 0, local.stderr
+        assert local.stdout.splitlines()[0] == "4 paraphrases"
         more = job.run(*call, "--num_rollout", "5", "--gpu_workers", "2")
         assert more.returncode == 0, more.stderr
         assert [row["paraphrases"] for row in paraphrases(tmp_path)] == [["Well?"] * 5] * 2

@@ -25,7 +25,7 @@ from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-OPTIONS = """
+DATASET_CLASS = """
 class Counting:
     def __init__(self, name, split):
         self.name = name
@@ -38,9 +38,9 @@ class Counting:
 """
 LOADED = "could ask the model after"
 LONG = ("--save_diagnostics", "--max_new_tokens", "100", "--shard_size", "2")
-"""Of a run in which something is killed."""
+"""Flags of a run in which processes are killed."""
 ROWS = 36
-"""Of that run: after three interruptions there is still something to draw."""
+"""Rows of that run: after three interruptions some are left to sample."""
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def job(tmp_path: Path, models: Path, prefect_environment: dict[str, str]) -> Jo
     write_questions(tmp_path, 24)
     for name in ("theta", "t"):
         (tmp_path / name).symlink_to(models / name)
-    (tmp_path / "own_data.py").write_text(OPTIONS)
+    (tmp_path / "custom_data.py").write_text(DATASET_CLASS)
     options = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "MARK": str(tmp_path)}
     return Job("optimal_sampling", tmp_path, prefect_environment | options)
 
@@ -72,7 +72,7 @@ def flags(output: str, *more: str, tokens: int = 8) -> list[str]:
 
 
 def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    """The processes in which a flow's samples are drawn."""
+    """Return the worker processes of a flow."""
     result = []
     for child in psutil.Process(process.pid).children(recursive=True):
         with suppress(psutil.Error):
@@ -81,19 +81,19 @@ def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def samples(job: Job) -> list[bytes]:
-    """The journal's lines of the run that is killed."""
+    """Return the journal lines of the run that is killed."""
     return journal_lines(job.folder / "killed")
 
 
-def loaders(printed: str) -> set[str]:
-    """The workers that have loaded the models, each of them once."""
+def workers_with_models(printed: str) -> set[str]:
+    """Return the workers that have loaded the models; each does so once."""
     result = re.findall(rf"(\S+:\d+) {LOADED}", printed)
     assert len(result) == len(set(result)), printed
     return set(result)
 
 
-def bytes_of(job: Job, name: str) -> tuple[bytes, bytes]:
-    """The samples, but for the name of the run in which they find their tokens, and the diagnostics."""
+def output_bytes(job: Job, name: str) -> tuple[bytes, bytes]:
+    """Return samples, without the run's name in their token references, and diagnostics."""
     samples = (job.folder / f"{name}.jsonl").read_bytes().replace(f'"{name}/'.encode(), b'"run/')
     return samples, (job.folder / f"{name}.diagnostics.jsonl").read_bytes()
 
@@ -103,12 +103,12 @@ def rows_of(job: Job, name: str) -> list[dict[str, Any]]:
 
 
 def test_killed_run_leaves_no_process_and_resumes_to_the_same_bytes(job: Job) -> None:
-    """The flow is killed with its two workers, then interrupted; at last its worker is killed alone, and it ends."""
+    """The flow with two workers is killed, then interrupted; then only its worker is killed, and the run completes."""
     write_questions(job.folder, ROWS)
     complete = job.run(*flags("whole.jsonl", *LONG, "--workers", "2"), timeout=400)
     assert complete.returncode == 0, complete.stderr
     assert f"{ROWS} samples, " in complete.stdout
-    assert len(loaders(complete.stderr)) == 2
+    assert len(workers_with_models(complete.stderr)) == 2
     assert f"whole: {ROWS}/{ROWS} samples, mean alpha 0.5" in complete.stderr
     first = rows_of(job, "whole")[0]
     assert set(first) == {"messages", "sample_idx", "question", "answer", "level", "optimal_sampling", "metadata"}
@@ -134,16 +134,16 @@ def test_killed_run_leaves_no_process_and_resumes_to_the_same_bytes(job: Job) ->
     assert code == 130, printed
     assert processes_of(str(job.folder)) == []
 
-    instance = len(samples(job))
+    count = len(samples(job))
     process = job.start(*killed)
     wait_until(lambda: workers(process) or process.poll() is not None, timeout=200)
     [worker] = workers(process)
-    wait_until(lambda: len(samples(job)) > instance or process.poll() is not None, timeout=200, every=0.01)
-    worker.kill()  # another one takes its place, and draws the shard again
+    wait_until(lambda: len(samples(job)) > count or process.poll() is not None, timeout=200, every=0.01)
+    worker.kill()  # another worker replaces it, and samples the shard again
     assert len(samples(job)) < ROWS
     _, printed = process.communicate(timeout=400)
     assert process.returncode == 0, printed
-    assert bytes_of(job, "killed") == bytes_of(job, "whole")
+    assert output_bytes(job, "killed") == output_bytes(job, "whole")
     after = samples(job)
     assert after[: len(before)] == before
     assert len(after) == ROWS
@@ -164,12 +164,12 @@ def test_killed_run_leaves_no_process_and_resumes_to_the_same_bytes(job: Job) ->
 @pytest.mark.vllm
 @pytest.mark.skipif(not SERVER_ENVIRONMENT.exists(), reason="no vLLM: `make setup` installs it")
 def test_both_models_in_one_vllm(job: Job) -> None:
-    """Killed in the middle it ends with what the same models give in Transformers without an interruption."""
+    """A killed and resumed run gives what the same models give in Transformers without an interruption."""
     sizes = {"hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2}
     base = make_model(job.folder / "base", words=40, initializer_range=0.3, eos=39, **sizes)
     adapter = make_adapter(job.folder / "adapter", base, scale=0.3)
     rows = [{"question": f"w{number} w{number + 3}"} for number in range(24)]
-    request = (
+    arguments = (
         *flags("killed.jsonl", tokens=100),
         "--model_theta",
         "base",
@@ -186,7 +186,7 @@ def test_both_models_in_one_vllm(job: Job) -> None:
     draw(expected)
 
     vllm = ("--save_diagnostics", "--backend", "vllm", "--vllm_args", "--max-model-len 256")
-    process = job.start(*request, *vllm, **ONE_THREAD)
+    process = job.start(*arguments, *vllm, **ONE_THREAD)
     wait_until(lambda: len(samples(job)) >= 4 or process.poll() is not None, timeout=200)
     assert process.poll() is None, process.communicate()
     process.send_signal(signal.SIGKILL)
@@ -194,21 +194,21 @@ def test_both_models_in_one_vllm(job: Job) -> None:
     wait_until(lambda: processes_of(str(job.folder)) == [], timeout=30)
     before = samples(job)
     assert len(before) < 24
-    done = job.run(*request, *vllm, timeout=400, **ONE_THREAD)
+    done = job.run(*arguments, *vllm, timeout=400, **ONE_THREAD)
     assert done.returncode == 0, done.stderr
     assert "24 samples, " in done.stdout
-    assert len(loaders(done.stderr)) == 1
+    assert len(workers_with_models(done.stderr)) == 1
     assert processes_of(str(job.folder)) == []
     assert samples(job)[: len(before)] == before
     for name in ("sample_idx", "messages", "question"):
         assert [row[name] for row in rows_of(job, "killed")] == [row[name] for row in rows_of(job, "expected")]
-    for result, required in zip(rows_of(job, "killed.diagnostics"), rows_of(job, "expected.diagnostics"), strict=True):
+    for result, reference in zip(rows_of(job, "killed.diagnostics"), rows_of(job, "expected.diagnostics"), strict=True):
         for name in ("alpha", "kl_theta", "kl_t", "ess_ratio"):
-            assert result[name] == pytest.approx(required[name], rel=1e-3, abs=1e-4)
+            assert result[name] == pytest.approx(reference[name], rel=1e-3, abs=1e-4)
 
 
 def test_custom_dataset_class_with_hint_and_warnings(job: Job) -> None:
-    options = ["--dataset_adapter", "own_data:Counting", "--hint", "Level {level}."]
+    options = ["--dataset_adapter", "custom_data:Counting", "--hint", "Level {level}."]
     done = job.run(*flags("own.jsonl", *options, "--dataset", "set", "--alpha_method", "entropy"), timeout=300)
     assert done.returncode == 0, done.stderr
     assert [(row["messages"][0]["content"], row["level"]) for row in rows_of(job, "own")] == [
@@ -220,14 +220,14 @@ def test_custom_dataset_class_with_hint_and_warnings(job: Job) -> None:
     assert looked.returncode == 0, looked.stderr
 
 
-def test_on_a_cluster(job: Job, tmp_path: Path) -> None:
+def test_optimal_sampling_on_a_cluster(job: Job, tmp_path: Path) -> None:
     with cluster_in(tmp_path / "cluster", job.environment) as cluster:
-        remote_folder = flags("there.jsonl", "--cluster_block", cluster.block)
-        alone = job.run(*remote_folder, timeout=300)
+        remote = flags("there.jsonl", "--cluster_block", cluster.block)
+        alone = job.run(*remote, timeout=300)
         assert alone.returncode == 1
         assert f"no worker has GPU=1 ({cluster.address}: 0 workers, 0 with GPU)" in alone.stderr
         cluster.start_worker("GPU=1")
-        done = job.run(*remote_folder, timeout=300)
+        done = job.run(*remote, timeout=300)
         assert done.returncode == 0, done.stderr + (tmp_path / "cluster/worker.log").read_text()[-3000:]
     assert len(rows_of(job, "there")) == 24
 
@@ -238,9 +238,9 @@ MISTAKES = [
     (("--prompt_field", "nope"), 1, "has no column 'nope' (--prompt_field)"),
     (("--start_idx", "24"), 1, "--start_idx 24: rows.jsonl has 24 rows"),
     (
-        ("--dataset_adapter", "own_data:Nobody"),
+        ("--dataset_adapter", "custom_data:Nobody"),
         1,
-        "--dataset_adapter own_data:Nobody: the module 'own_data' has no 'Nobody'",
+        "--dataset_adapter custom_data:Nobody: the module 'custom_data' has no 'Nobody'",
     ),
     (("--hint", "{gold}"), 1, "--hint names {gold}, which row-0 does not have"),
     (("--cluster_block", "nobody"), 1, "there is no block dask-cluster/nobody"),
@@ -253,7 +253,7 @@ def test_mistakes_are_one_line(job: Job) -> None:
     (job.folder / "broken").mkdir()
     (job.folder / "broken/config.json").write_text("{}")
     failed = job.fail_each(*(flags(f"out_{at}.jsonl", *arguments) for at, (arguments, _, _) in enumerate(MISTAKES)))
-    for (code, line), (_, expected, printed) in zip(failed, MISTAKES, strict=True):
-        assert code == expected, line
+    for (code, line), (_, status, message) in zip(failed, MISTAKES, strict=True):
+        assert code == status, line
         assert line.startswith("optimal_sampling: ")
-        assert printed in line
+        assert message in line

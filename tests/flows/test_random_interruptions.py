@@ -1,4 +1,4 @@
-"""Interruptions at random moments: each ends in time, in one line, leaves no process, and loses nothing.
+"""Interruptions at random moments: the run ends in time with one line, leaves no process, and loses no rollout.
 
 ROLLMILL_INTERRUPTIONS says how many each flow gets (2), ROLLMILL_INTERRUPTIONS_SEED which.
 """
@@ -40,14 +40,14 @@ ENDED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 class Flow(NamedTuple):
-    """A command that takes some seconds, in a folder of its own."""
+    """The command of a flow that runs for some seconds."""
 
     name: str
     arguments: list[str]
     output: str
-    """Folder of its results; a new one is begun when a run is complete."""
+    """Output folder; deleted when a run is complete, so that the next one starts from the beginning."""
     longest_s: float
-    """The latest moment of an interruption."""
+    """Latest time of an interruption, in seconds after the start."""
 
 
 def rejecting(folder: Path) -> Flow:
@@ -100,8 +100,8 @@ def improving(folder: Path) -> Flow:
 
 
 @contextmanager
-def started(flow: Flow, job: Job, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """The command in a process group of its own, which is killed at the end at the latest."""
+def start_in_group(flow: Flow, job: Job, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """Start the command in a new process group; kill it at the end of the block."""
     with subprocess.Popen(
         [*job.command(*flow.arguments)], cwd=job.folder, env=job.environment | environment,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0,
@@ -113,19 +113,19 @@ def started(flow: Flow, job: Job, **environment: str) -> Iterator[subprocess.Pop
 
 
 def journals(folder: Path) -> dict[Path, list[bytes]]:
-    """The whole lines of every journal under a folder."""
+    """Return the complete lines of every journal under a folder."""
     result = {path: path.read_bytes().splitlines(keepends=True) for path in folder.rglob("rollouts/[0-9]*.jsonl")}
     return {path: [line for line in lines if line.endswith(b"\n")] for path, lines in result.items()}
 
 
 def interrupt(flow: Flow, job: Job, moments: random.Random) -> None:
-    """Starts the command, interrupts it at a random moment, and looks at what is left."""
+    """Start the command, interrupt it at a random moment, and check exit status, output, processes and journals."""
     number = moments.choice([signal.SIGINT, signal.SIGTERM])
     send: Callable[[int, int], None] = moments.choice([os.kill, os.killpg])
     after_s, mark = moments.uniform(0.3, flow.longest_s), uuid.uuid4().hex
     before = journals(job.folder)
     what = f"{number.name} by {send.__name__} after {after_s:.2f} s"
-    with started(flow, job, ROLLMILL_TEST=mark) as process:
+    with start_in_group(flow, job, ROLLMILL_TEST=mark) as process:
         try:
             printed = "".join(process.communicate(timeout=after_s))
         except subprocess.TimeoutExpired:
@@ -134,8 +134,8 @@ def interrupt(flow: Flow, job: Job, moments: random.Random) -> None:
         wait_until(lambda: processes_of(mark) == [], END_S, every=0.3)
     print(what, process.returncode, printed.strip().splitlines()[-1:])  # noqa: T201  # shown where the test fails
     assert "Traceback" not in printed, f"{what}: {printed}"
-    # Where the machine is slow, the guard may have ended what was on its way to an end of its own. A command that is
-    # done has no handler any more when its interpreter ends.
+    # On a slow machine the guard may kill a process that would have ended by itself. A command that has completed
+    # has no signal handler any more while its interpreter shuts down.
     assert process.returncode in {0, ENDED[number], -signal.SIGKILL, -number}, (
         f"{what}: {process.returncode}: {printed}"
     )

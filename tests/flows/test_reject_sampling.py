@@ -30,7 +30,7 @@ def job(tmp_path: Path, prefect_environment: dict[str, str]) -> Job:
 BASE = ("--model_path", "scripted", "--model_name", "scripted", "--dataset", "problems.jsonl", "--num_rollout", "4")
 
 
-def at(server: ScriptedServer) -> tuple[str, ...]:
+def flags(server: ScriptedServer) -> tuple[str, ...]:
     return (*BASE, "--base_url", server.base_url)
 
 
@@ -43,14 +43,14 @@ def only_line(text: str) -> str:
 def test_run_writes_its_files_and_the_second_run_does_nothing(job: Job) -> None:
     folder = job.folder / "reject_sampling_results" / "scripted"
     with ScriptedServer(Script(latency_s=0.01)) as server:
-        done = job.run(*at(server))
+        done = job.run(*flags(server))
         assert done.returncode == 0, done.stderr
         assert server.requests == 80
         assert max(server.seeds.values()) == 1
         assert "success" in done.stdout
         assert "tokens/s" in done.stdout
         results = (folder / "reject_sampling_results.json").read_bytes()
-        again = job.run(*at(server))
+        again = job.run(*flags(server))
         assert server.requests == 80
     assert "already complete" in again.stdout
     assert "Flow run" not in again.stderr, "Prefect has nothing to do"
@@ -84,10 +84,10 @@ def test_run_writes_its_files_and_the_second_run_does_nothing(job: Job) -> None:
 
 def test_more_rollouts_continue_the_run_and_other_parameters_are_refused(job: Job) -> None:
     with ScriptedServer(Script()) as server:
-        assert job.run(*at(server)).returncode == 0
-        assert job.run(*at(server), "--num_rollout", "6").returncode == 0
+        assert job.run(*flags(server)).returncode == 0
+        assert job.run(*flags(server), "--num_rollout", "6").returncode == 0
         assert server.requests == 120
-        refused = job.run(*at(server), "--temperature", "0.5", "--verifier", "exact")
+        refused = job.run(*flags(server), "--temperature", "0.5", "--verifier", "exact")
     assert refused.returncode == 1
     output = only_line(refused.stderr)
     assert "temperature (1.0 on disk, 0.5 now)" in output
@@ -98,67 +98,67 @@ def test_more_rollouts_continue_the_run_and_other_parameters_are_refused(job: Jo
 def test_reverify_scores_again_without_generating(job: Job) -> None:
     folder = job.folder / "reject_sampling_results" / "scripted"
     with ScriptedServer(Script()) as server:
-        assert job.run(*at(server)).returncode == 0
+        assert job.run(*flags(server)).returncode == 0
         before = json.loads((folder / "reject_sampling_results.json").read_text())["summary"]["accepted"]
-        counts = server.requests
-        loose = (*at(server), "--accept_error", "3", "--reverify")
+        request_count = server.requests
+        loose = (*flags(server), "--accept_error", "3", "--reverify")
         assert job.run(*loose).returncode == 0
-        assert server.requests == counts
+        assert server.requests == request_count
     after = json.loads((folder / "reject_sampling_results.json").read_text())["summary"]["accepted"]
     assert after > before
     assert sorted(path.name for path in (folder / "rollouts").glob("*.jsonl")) == ["0001.jsonl", "0002.jsonl"]
 
 
-def test_retry_redoes_only_what_failed_and_only_what_was_cut_off(job: Job) -> None:
+def test_retry_repeats_only_failed_or_truncated_rollouts(job: Job) -> None:
     folder = job.folder / "reject_sampling_results" / "scripted"
     with ScriptedServer(Script(faults=["400"] * 5)) as server:
-        assert job.run(*at(server), "--no_canary").returncode == 0
+        assert job.run(*flags(server), "--no_canary").returncode == 0
         assert "failed 5" in (folder / "statistics.txt").read_text()
-        assert job.run(*at(server), "--retry", "failed").returncode == 0
+        assert job.run(*flags(server), "--retry", "failed").returncode == 0
         assert server.requests == 85
         assert "ok 80 + unparseable 0 + failed 0" in (folder / "statistics.txt").read_text()
         server.script.finish_reason = "length"
-        assert job.run(*at(server), "--num_rollout", "5", "--no_canary").returncode == 0
+        assert job.run(*flags(server), "--num_rollout", "5", "--no_canary").returncode == 0
         assert server.requests == 105
         server.script.finish_reason = "stop"
-        refused = job.run(*at(server), "--num_rollout", "5", "--max_tokens", "4096")
+        refused = job.run(*flags(server), "--num_rollout", "5", "--max_tokens", "4096")
         assert "--retry truncated" in only_line(refused.stderr)
-        longer = (*at(server), "--num_rollout", "5", "--max_tokens", "4096", "--retry", "truncated")
+        longer = (*flags(server), "--num_rollout", "5", "--max_tokens", "4096", "--retry", "truncated")
         assert job.run(*longer).returncode == 0
         assert server.requests == 125
 
 
 def test_canary_stops_a_run_without_usable_answers(job: Job) -> None:
     with ScriptedServer(Script(completion="I cannot say.")) as server:
-        stopped = job.run(*at(server))
+        stopped = job.run(*flags(server))
         assert stopped.returncode == 1
         assert "only 0% of the canary's completions hold an answer" in only_line(stopped.stderr)
         assert server.requests == 16
-        assert job.run(*at(server), "--no_canary").returncode == 0
+        assert job.run(*flags(server), "--no_canary").returncode == 0
         assert server.requests == 80
 
 
 def test_reason_is_printed_if_all_rollouts_fail(job: Job) -> None:
     with ScriptedServer(Script(context_tokens=1)) as server:
-        stopped = job.run(*at(server))
+        stopped = job.run(*flags(server))
         assert stopped.returncode == 1
         line = only_line(stopped.stderr)
         assert "all 16 rollouts of the canary failed: 16 x http_400" in line
         assert "This model's maximum context length is 1 tokens" in line
         assert "give a smaller --max_tokens" in line
         assert server.requests == 16
-        failed = job.run(*at(server), "--max_problems", "6", "--output_dir", "other", "--no_canary")
+        failed = job.run(*flags(server), "--max_problems", "6", "--output_dir", "other", "--no_canary")
         assert failed.returncode == 1
         assert "all 24 rollouts failed: 24 x http_400" in only_line(failed.stderr)
         statistics = (job.folder / "other" / "scripted" / "statistics.txt").read_text()
         assert "24 x http_400: " in statistics
         assert "WARNING: 24 of 24 rollouts failed outside the model (24 x http_400" in statistics
-        assert job.run(*at(server), "--max_problems", "6", "--output_dir", "other", "--no_canary").returncode == 1
+        assert job.run(*flags(server), "--max_problems", "6", "--output_dir", "other", "--no_canary").returncode == 1
         assert server.requests == 40
 
 
-def said_as(form: int) -> bytes:
-    """A right answer as one of several servers says it, or none."""
+def answer_body(form: int) -> bytes:
+    """Return a response body: a right answer in the form of one of several servers, a refusal, or an error."""
     text = "It is <answer>4</answer>."
     forms: list[dict[str, Any] | bytes] = [
         {"message": {"content": [{"type": "thinking", "thinking": "2+2"}, {"type": "text", "text": text}]}},
@@ -175,18 +175,18 @@ def said_as(form: int) -> bytes:
 
 
 def test_server_errors_are_classified(job: Job) -> None:
-    counts: list[int] = []
+    calls: list[int] = []
 
     def answer(_headers: Any, body: bytes) -> tuple[int, bytes]:
         if body == b"/v1/models":
             return 200, b'[{"id": "scripted", "owned_by": "sglang"}]'
-        counts.append(1)
-        return 200, said_as(len(counts))
+        calls.append(1)
+        return 200, answer_body(len(calls))
 
     with RawServer(answer) as server:
         done = job.run(*BASE, "--base_url", server.base_url, "--verifier", "exact", "--no_canary")
     assert done.returncode == 0, done.stderr
-    assert len(counts) == 80
+    assert len(calls) == 80
     rows = [json.loads(line) for line in journal_lines(job.folder)]
     reasons = Counter(
         (row["verdict"] or {}).get("reason") or row["verdict"]["status"] for row in rows if row["verdict"]
@@ -223,10 +223,10 @@ def test_requests_have_the_fields_that_the_server_accepts(job: Job) -> None:
 
 def test_one_rollout_per_problem_and_temperature_zero(job: Job) -> None:
     with ScriptedServer(Script()) as server:
-        done = job.run(*at(server), "--num_rollout", "1")
+        done = job.run(*flags(server), "--num_rollout", "1")
         assert done.returncode == 0, done.stderr
         assert server.requests == 20
-        same = job.run(*at(server), "--temperature", "0", "--output_dir", "greedy")
+        same = job.run(*flags(server), "--temperature", "0", "--output_dir", "greedy")
         assert "at --temperature 0 the 4 rollouts of a problem are the same answer" in same.stdout
 
 
@@ -259,12 +259,12 @@ def test_mistakes_are_one_line(job: Job) -> None:
     with ScriptedServer(Script()) as server:
         command_lines = [
             [
-                *(BASE if flags[0] in ("--base_url", "--endpoint_block") else at(server)),
+                *(BASE if option[0] in ("--base_url", "--endpoint_block") else flags(server)),
                 "--output_dir",
                 f"out_{number}",
-                *flags,
+                *option,
             ]
-            for number, flags in enumerate(MISTAKES)
+            for number, option in enumerate(MISTAKES)
         ]
         for (code, output), expected in zip(job.fail_each(*command_lines), MISTAKES.values(), strict=True):
             assert code in (1, 2), output
@@ -273,7 +273,7 @@ def test_mistakes_are_one_line(job: Job) -> None:
 
 def test_wrong_model_name_names_what_is_served(job: Job) -> None:
     with ScriptedServer(Script(model="other")) as server:
-        failed = job.run(*at(server))
+        failed = job.run(*flags(server))
     assert "does not serve 'scripted' but 'other'" in only_line(failed.stderr)
 
 
@@ -291,7 +291,7 @@ def test_unusable_input_is_one_line(job: Job) -> None:
     for number, content in enumerate(UNUSABLE):
         (job.folder / f"file_{number}.jsonl").write_bytes(content)
     with ScriptedServer(Script()) as server:
-        command_lines = [[*at(server), "--dataset", f"file_{number}.jsonl"] for number in range(len(UNUSABLE))]
+        command_lines = [[*flags(server), "--dataset", f"file_{number}.jsonl"] for number in range(len(UNUSABLE))]
         for (code, output), expected in zip(job.fail_each(*command_lines), UNUSABLE.values(), strict=True):
             assert code == 1, output
             assert expected in output
@@ -304,7 +304,7 @@ def test_bad_rows_are_quarantined_and_reported(job: Job) -> None:
     rows[7] = json.dumps({"id": "p7", "question": "long " * 2_000_000, "answer": 7}).encode() + b"\n"
     (job.folder / "problems.jsonl").write_bytes(b"".join(rows))
     with ScriptedServer(Script()) as server:
-        done = job.run(*at(server), "--num_rollout", "2", "--no_canary")
+        done = job.run(*flags(server), "--num_rollout", "2", "--no_canary")
         assert done.returncode == 0, done.stderr
         assert server.requests == 36
     folder = job.folder / "reject_sampling_results" / "scripted"
@@ -321,7 +321,7 @@ def test_images_go_to_the_server_in_order(job: Job) -> None:
     rows = [{"prompt": "<image> or <image>?", "answer": 1, "images": [f"{n}.png", "2.png"]} for n in range(2)]
     (job.folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with ScriptedServer(Script()) as server:
-        done = job.run(*at(server), "--num_rollout", "1", "--no_canary", "--accept_error", "9")
+        done = job.run(*flags(server), "--num_rollout", "1", "--no_canary", "--accept_error", "9")
         assert done.returncode == 0, done.stderr
         sent = [body["messages"][0]["content"] for body in server.bodies]
     urls = sorted([part["image_url"]["url"] for part in parts if part["type"] == "image_url"] for parts in sent)
@@ -346,7 +346,7 @@ VLLMServer(python=sys.executable, startup_timeout_s=60).save("desk")
 """
 
 
-def test_blocks_name_servers_and_their_key(job: Job, stand_in: dict[str, str]) -> None:
+def test_servers_and_key_come_from_blocks(job: Job, stand_in: dict[str, str]) -> None:
     key = "canary-key-77aa"
     with ScriptedServer(Script()) as server:
         saved = [sys.executable, "-c", SAVE_BLOCKS, server.base_url, key]
@@ -361,10 +361,10 @@ def test_blocks_name_servers_and_their_key(job: Job, stand_in: dict[str, str]) -
     assert done.returncode == 0, done.stderr
 
 
-def test_the_key_stays_secret(job: Job) -> None:
+def test_api_key_is_not_written_anywhere(job: Job) -> None:
     key = "canary-key-5b1c"
     with ScriptedServer(Script(faults=["401", "400"])) as server:
-        done = job.run(*at(server), VLLM_API_KEY=key)
+        done = job.run(*flags(server), VLLM_API_KEY=key)
     assert done.returncode == 0, done.stderr
     assert key not in done.stdout + done.stderr
     written = [path for path in job.folder.rglob("*") if path.is_file()]
@@ -396,13 +396,13 @@ def test_rows_of_a_broken_verifier_are_reverified_without_generating(job: Job) -
     folder = job.folder / "reject_sampling_results" / "scripted"
     options = ("--verifier", "broken:Broken", "--no_canary")
     with ScriptedServer(Script()) as server:
-        done = job.run(*at(server), *options)
+        done = job.run(*flags(server), *options)
         assert done.returncode == 0, done.stderr
         assert "fix the verifier, then --reverify" in done.stdout.replace("\n", " ")
         statistics = (folder / "statistics.txt").read_text()
         assert "expected 80 = ok 4 + unparseable 0 + failed 76 + missing 0" in statistics
         (job.folder / "mended").touch()
-        assert job.run(*at(server), *options, "--reverify").returncode == 0
+        assert job.run(*flags(server), *options, "--reverify").returncode == 0
         assert server.requests == 80
     assert "expected 80 = ok 80" in (folder / "statistics.txt").read_text()
 

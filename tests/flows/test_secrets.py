@@ -19,7 +19,7 @@ from rollmill.environments.search.index import open_index
 from tests.exports.sample_corpus import rollout
 from tests.files.s3 import S3Server
 from tests.flows.conftest import Job, journal_lines, script, write_problems
-from tests.flows.guarded import SECRETS, SEEN, agent, all_that_is_left, chat, guarded, retriever
+from tests.flows.guarded import SECRETS, SEEN, agent, chat, collect_traces, guarded, retriever
 from tests.flows.stores import check_copied, save_blocks
 from tests.flows.test_agent_rollouts import FOLDER, service
 from tests.jobs.training.tiny_models import CHATML, make_base, row, write_rows
@@ -27,7 +27,7 @@ from tests.jobs.training.tiny_models import CHATML, make_base, row, write_rows
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 AT_ONCE = 4
-"""Runs: what one waits for, another one uses."""
+"""Concurrent runs: while one waits, another uses the CPU."""
 HUB = ("nobody/model", "nobody/data")
 """Repositories that runs request from the hub, which has none of them."""
 STORED = [
@@ -53,20 +53,20 @@ STORED = [
         "rollouts.quarantine.jsonl quality_report.html overview.png",
     ),
 ]
-"""Run, its directory, and what of it must be in the store."""
+"""Run, its directory, and its files that must be in the store."""
 GUESS = {"completion": "<answer>{digit}</answer>"}
 LEARNED = f"--learned '{json.dumps({'completion': '<answer>7</answer>'})}'"
 
 
 class Address(NamedTuple):
-    """Addresses of the servers that runs get by flags; the others are in blocks."""
+    """Addresses of the servers that runs get by flags; those of the others are in blocks."""
 
     sandboxes: str
     evaluations: str
     model: str
 
 
-class Ran(NamedTuple):
+class AllRuns(NamedTuple):
     """The outcome of all runs."""
 
     folder: Path
@@ -75,11 +75,11 @@ class Ran(NamedTuple):
     """All output, files and stored objects, by location."""
     stored: dict[str, bytes]
     used: set[str]
-    """The secrets that servers were shown, and what was asked of the hub with its."""
+    """Names of the secrets that servers received, and the repositories requested from the hub with its token."""
 
 
 def runs(at: Address) -> dict[str, tuple[str, list[str]]]:
-    """Flow and arguments of each run, by its name; `fails_...` fail. The longest come first."""
+    """Return flow and arguments of each run by its name; those named `fails_...` fail. The longest come first."""
     store, problems = ["--store_block", "good"], ["--dataset", "problems.jsonl"]
     trains = ["--model_path", "base", "--held_out", "held_out.jsonl", "--lora_r", "2", "--num_train_epochs", "1"]
     asks, answers = script(**GUESS)
@@ -123,7 +123,7 @@ def write_inputs(folder: Path) -> None:
 def servers(
     folder: Path, sandboxes: Path, environment: dict[str, str], used: set[str]
 ) -> Iterator[tuple[Address, S3Server]]:
-    """All that runs ask, each with a secret of its own; blocks `good` and `wrong` for them, and `share`, a folder."""
+    """Start all servers, each with its own secret; save blocks `good` and `wrong` for them, and `share` (a folder)."""
     tokens = {"ROLLMILL_SANDBOX_TOKEN": SECRETS["sandbox"], "ROLLMILL_EVALUATION_TOKEN": SECRETS["evaluation"]}
     service_environment = environment | tokens | {"TMPDIR": str(sandboxes)}
     with ExitStack() as stack:
@@ -155,8 +155,8 @@ def servers(
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory, stand_in: dict[str, str]) -> Ran:
-    """Every flow, with every secret in its environment and in the blocks that it is given."""
+def all_runs(tmp_path_factory: pytest.TempPathFactory, stand_in: dict[str, str]) -> AllRuns:
+    """Run every flow, with every secret in its environment and in its blocks."""
     folder, used = tmp_path_factory.mktemp("runs"), set[str]()
     write_inputs(folder)
 
@@ -180,45 +180,45 @@ def ran(tmp_path_factory: pytest.TempPathFactory, stand_in: dict[str, str]) -> R
             running = {name: pool.submit(run, *what) for name, what in runs(at).items()}
         done = {name: future.result() for name, future in running.items()}
         outputs = {name: process.stdout + process.stderr for name, process in done.items()}
-        left = all_that_is_left([folder, sandboxes, Path(stand_in["PREFECT_HOME"])], outputs, s3.objects())
-        return Ran(folder, done, left, s3.objects(), used)
+        left = collect_traces([folder, sandboxes, Path(stand_in["PREFECT_HOME"])], outputs, s3.objects())
+        return AllRuns(folder, done, left, s3.objects(), used)
 
 
-def test_runs_have_the_expected_status_and_use_the_secrets(ran: Ran) -> None:
-    for name, done in ran.done.items():
+def test_runs_have_the_expected_status_and_use_the_secrets(all_runs: AllRuns) -> None:
+    for name, done in all_runs.done.items():
         outputs = done.stdout + done.stderr
         assert (done.returncode != 0) == name.startswith("fails_"), outputs
         assert "Traceback" not in outputs, outputs
-    assert ran.used == {"endpoint", "search", "VLLM_API_KEY", "HF_TOKEN", *HUB}
-    looked = b"".join(journal_lines(ran.folder / "a"))
-    assert b"PATH=" in looked, "the agent has looked at its environment"
+    assert all_runs.used == {"endpoint", "search", "VLLM_API_KEY", "HF_TOKEN", *HUB}
+    looked = b"".join(journal_lines(all_runs.folder / "a"))
+    assert b"PATH=" in looked, "the agent has printed its environment"
 
 
-def test_no_secret_is_written_anywhere(ran: Ran) -> None:
-    where_seen = {where for where, content in ran.left.items() if SEEN.encode() in content}
+def test_no_secret_is_written_anywhere(all_runs: AllRuns) -> None:
+    where_seen = {where for where, content in all_runs.left.items() if SEEN.encode() in content}
     database = {f"prefect.db: {table}" for table in ("flow_run", "log", "artifact")}
     run = f"reject_sampling_results/{SEEN}"
     names = ("manifest.json", "statistics.txt", "reject_sampling_results.json")
-    files = {str(ran.folder / run / name) for name in names}
+    files = {str(all_runs.folder / run / name) for name in names}
     assert where_seen >= {"sampling", f"s3: {run}/statistics.txt"} | database | files
-    assert ran.left["prefect.db: block_document"].count(b"good") >= 5
+    assert all_runs.left["prefect.db: block_document"].count(b"good") >= 5
     for name, secret in SECRETS.items():
-        assert [where for where, content in ran.left.items() if secret.encode() in content] == [], name
+        assert [where for where, content in all_runs.left.items() if secret.encode() in content] == [], name
 
 
 @pytest.mark.parametrize(("name", "directory", "least"), STORED, ids=[name for name, *_ in STORED])
-def test_results_of_a_flow_are_in_the_store(ran: Ran, name: str, directory: str, least: str) -> None:
-    beside = (ran.folder / f"{directory}.json", ran.folder / f"{directory}.jsonl")
-    copied = check_copied(ran.stored, f"{directory}/", ran.folder / directory, *beside)
+def test_results_of_a_flow_are_in_the_store(all_runs: AllRuns, name: str, directory: str, least: str) -> None:
+    beside = (all_runs.folder / f"{directory}.json", all_runs.folder / f"{directory}.jsonl")
+    copied = check_copied(all_runs.stored, f"{directory}/", all_runs.folder / directory, *beside)
     assert copied >= set(least.split())
     assert not [path for path in copied if path.startswith(("checkpoints", "logs", "."))]
-    assert f"copied to s3://results/{directory}\n" in ran.left[name].decode()
+    assert f"copied to s3://results/{directory}\n" in all_runs.left[name].decode()
 
 
-def test_a_shared_folder_takes_results_too(ran: Ran) -> None:
-    shared = ran.folder / "share/sft_data"
+def test_a_shared_folder_takes_results_too(all_runs: AllRuns) -> None:
+    shared = all_runs.folder / "share/sft_data"
     stored = {f"{path.relative_to(shared)}": path.read_bytes() for path in shared.rglob("*") if path.is_file()}
-    copied = check_copied(stored, "", ran.folder / "sft_data")
+    copied = check_copied(stored, "", all_runs.folder / "sft_data")
     assert {"manifest.json", "overview.png", "rollouts/0001.jsonl"} <= copied
     assert {name.rpartition("_")[2] for name in copied if name.startswith("sft_data_")} >= {"stats.json"}
-    assert f"copied to {shared}\n" in ran.left["episodes"].decode()
+    assert f"copied to {shared}\n" in all_runs.left["episodes"].decode()

@@ -58,7 +58,7 @@ def test_blocked_worker_is_replaced(job: Job, server: ScriptedServer, how: str) 
     done = job.run(*flags(server, "--gpu_workers", "2"), timeout=300)
     assert done.returncode == 0, done.stderr
     assert len(set(episodes(job.folder))) == len(episodes(job.folder)) == 40
-    assert "stand_still" in stacks(job.folder)
+    assert "hang_forever" in stacks(job.folder)
     assert "a worker made no progress and was ended" in done.stderr
     assert not processes_of(str(job.folder))
 
@@ -80,7 +80,7 @@ def test_a_stopped_worker_is_replaced(job: Job, server: ScriptedServer) -> None:
 def test_run_without_another_worker_ends_and_can_be_continued(
     tmp_path: Path, stand_in: dict[str, str], server: ScriptedServer
 ) -> None:
-    """Both ways side by side: until a run ends takes most of the time."""
+    """Both cases run concurrently, since ending a run takes most of the time."""
 
     def ends(how: str) -> tuple[Job, str]:
         (tmp_path / how).mkdir()
@@ -94,7 +94,7 @@ def test_run_without_another_worker_ends_and_can_be_continued(
     with ThreadPoolExecutor() as pool:
         for how, (job, output) in zip(hows, pool.map(ends, hows), strict=True):
             assert "Traceback" not in output
-            assert "stand_still" in stacks(job.folder)
+            assert "hang_forever" in stacks(job.folder)
             if how == "endless call":
                 last = output.strip().splitlines()[-1]
                 assert re.search(

@@ -27,7 +27,7 @@ PNG = make_png(1)
 
 @pytest.fixture(scope="module")
 def s3(prefect_environment: dict[str, str]) -> Iterator[S3Server]:
-    """With the blocks `store`, `closed` (a wrong secret) and `nowhere` (no such bucket)."""
+    """Start an S3 server; save the blocks `store`, `closed` (a wrong secret) and `nowhere` (no such bucket)."""
     with S3Server() as server:
         fields = {"url": "s3://results/runs", "endpoint_url": server.url, "key": server.key, "secret": server.secret}
         save_blocks(
@@ -53,7 +53,7 @@ def test_all_blocks_are_registered(prefect_environment: dict[str, str], s3: S3Se
 
 
 def test_checkpoints_are_copied_and_shown(tmp_path: Path, stand_in: dict[str, str], s3: S3Server) -> None:
-    """With images, and with a row that cannot be used."""
+    """The data set has images and an unusable row."""
     picture = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
     problems = [{"question": f"{number}?", "answer": number, "images": [picture]} for number in range(10)]
     write_rows(tmp_path / "problems.jsonl", [*problems, "torn"])
@@ -87,7 +87,7 @@ def test_failing_store_at_the_end_loses_nothing(
         at = (*base, "--base_url", server.base_url, "--store_block")
         for block, message in (
             ("closed", "correct the key"),
-            ("nowhere", "there is no such place"),
+            ("nowhere", "does not exist"),
             ("no", "no block"),
         ):
             refused = job.run(*at, block)
@@ -105,7 +105,7 @@ def test_failing_store_at_the_end_loses_nothing(
         assert len(journal_lines(folder)) == 16
         assert (folder / "statistics.txt").exists()
         assert "runs/reject_sampling_results/scripted/manifest.json" not in s3.objects(), (
-            "what is not complete has no manifest"
+            "an incomplete copy must have no manifest"
         )
         request_count = server.requests
         again = job.run(*at, "store")

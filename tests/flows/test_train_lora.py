@@ -35,7 +35,7 @@ class Finished(NamedTuple):
 
 @pytest.fixture(scope="module")
 def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base, another one, and an adapter for the first that PEFT made; nobody writes in here."""
+    """Make a base, another base, and a PEFT adapter for the first; tests must not write into this folder."""
     folder = tmp_path_factory.mktemp("made")
     make_base(folder / "base", CHATML)
     make_base(folder / "other", CHATML, hidden=48)
@@ -65,8 +65,8 @@ def flags(serve: str = "auto", *, output_dir: str = "trained", **more: str) -> l
     return [word for name, value in (fields | more).items() for word in (f"--{name}", value)]
 
 
-def numbers(folder: Path) -> dict[str, Any]:
-    """Return the figures and files that must not differ between two runs of the same parameters."""
+def results_of(folder: Path) -> dict[str, Any]:
+    """Return the results that must not differ between two runs of the same parameters."""
     after = json.loads((folder / "after/evaluation/manifest.json").read_bytes())
     return {
         "evaluation": json.loads((folder / "evaluation.json").read_bytes()),
@@ -76,7 +76,7 @@ def numbers(folder: Path) -> dict[str, Any]:
     }
 
 
-def states(folder: Path) -> dict[Path, int]:
+def modification_times(folder: Path) -> dict[Path, int]:
     """Return the modification time of each file of training and journal."""
     lasting = [*folder.glob("*.safetensors"), folder / "metrics.jsonl", *folder.rglob("rollouts/*.jsonl")]
     return {path: path.stat().st_mtime_ns for path in lasting}
@@ -84,18 +84,18 @@ def states(folder: Path) -> dict[Path, int]:
 
 @pytest.fixture(scope="module")
 def finished(base_folder: Path, tmp_path_factory: pytest.TempPathFactory, stand_in: dict[str, str]) -> Finished:
-    """A run of the adapter's and one of the merged weights, in one folder; nobody writes in here but they again."""
+    """Run once with the adapter and once with merged weights, in one folder; only these runs may write there."""
     job = job_in(tmp_path_factory.mktemp("finished"), base_folder, stand_in)
     output = {serve: job.run(*flags(serve, output_dir=f"trained_{serve}"), timeout=300) for serve in SERVED}
     return Finished(job, output)
 
 
 @pytest.mark.parametrize("serve", SERVED)
-def test_before_and_after_in_both_ways_of_serving(finished: Finished, serve: str) -> None:
+def test_evaluation_before_and_after_with_adapter_or_merged_model(finished: Finished, serve: str) -> None:
     done = finished.output[serve]
     assert done.returncode == 0, done.stderr
     folder = finished.folder(serve)
-    figures = numbers(folder)
+    figures = results_of(folder)
     means = {name: interval["mean"] for name, interval in figures["evaluation"].items()}
     assert means == {"before": 0, "after": 1, "difference": 1}
     assert figures["evaluation"]["difference"]["problems"] == 20
@@ -112,13 +112,13 @@ def test_finished_run_is_not_changed(finished: Finished) -> None:
     job = finished.job
     before, figures, log = {}, {}, (job.folder / "logs/evaluation_vllm.log").read_bytes()
     for serve in SERVED:
-        before[serve], figures[serve] = states(finished.folder(serve)), numbers(finished.folder(serve))
+        before[serve], figures[serve] = modification_times(finished.folder(serve)), results_of(finished.folder(serve))
     assert log.count(b"serving on port") == 4
     again = job.fail_each(*(flags(serve, output_dir=f"trained_{serve}") for serve in SERVED))
     for serve, (code, output) in zip(SERVED, again, strict=True):
         assert (code, output) == (0, finished.output[serve].stdout.strip().splitlines()[-1])
-        assert states(finished.folder(serve)) == before[serve]
-        assert numbers(finished.folder(serve)) == figures[serve]
+        assert modification_times(finished.folder(serve)) == before[serve]
+        assert results_of(finished.folder(serve)) == figures[serve]
     assert (job.folder / "logs/evaluation_vllm.log").read_bytes() == log, "a server was started again"
 
 
@@ -138,7 +138,7 @@ def test_run_killed_in_training_and_evaluation_resumes_to_the_same_result(job: J
     done = job.run(*fields, timeout=300)
     assert done.returncode == 0, done.stderr
     assert len(journal_lines(folder / "after")) == 20
-    assert numbers(folder) == numbers(finished.folder("adapter"))
+    assert results_of(folder) == results_of(finished.folder("adapter"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -154,7 +154,7 @@ def test_signal_during_training_ends_the_run(job: Job, number: signal.Signals) -
     assert len(metrics.read_bytes().splitlines()) < 1500
 
 
-def test_mistakes_in_how_to_serve_are_one_line(job: Job) -> None:
+def test_unservable_rank_is_refused_before_the_training(job: Job) -> None:
     done = job.run(*flags("adapter", lora_r="513"))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.strip().splitlines()[-1].endswith("lower --lora_r, or --serve merged")
@@ -171,8 +171,8 @@ def answers(folder: Path) -> set[str]:
     return {json.loads(line)["completion"] for line in journal_lines(folder)}
 
 
-def test_base_and_adapter_side_by_side_and_a_server_that_dies(job: Job) -> None:
-    """The server with the adapter dies at its sixth request; it comes back with the adapter."""
+def test_base_and_adapter_are_compared_and_a_dead_server_restarts(job: Job) -> None:
+    """The server with the adapter dies at its sixth request; it restarts with the adapter."""
     learned = json.dumps({"completion": "<answer>7</answer>", "die_after": 6})
     fields = ["--model_path", "base", "base", "--model_name", "plain", "adapted", "--adapter", "", "adapter"]
     script = ["--vllm_args", f"{SCRIPT} --learned '{learned}'", "--concurrency", "1"]

@@ -1,4 +1,4 @@
-"""Jobs on real vLLM: one with the small real model, the others, where words do not matter, with a random one."""
+"""Jobs on real vLLM: one with the small real model, the others, where texts do not matter, with a random one."""
 
 from __future__ import annotations
 
@@ -42,11 +42,13 @@ RUN = (
     *("--num_rollout", "4", "--temperature", "0.8", "--max_tokens", "32", "--concurrency", "4"),
 )
 SMALL = {**ONE_THREAD, "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-"""vLLM's worker lives in its engine's process then: a start takes two thirds of the time."""
+"""vLLM's worker then runs in its engine's process, which takes a third less time to start."""
 
 
 @pytest.mark.skipif(not MODEL.exists(), reason="no model here: run `scripts/demo_model`")
-def test_killed_server_and_killed_flow(tmp_path: Path, prefect_environment: dict[str, str]) -> None:
+def test_killed_server_restarts_and_killed_flow_leaves_no_process(
+    tmp_path: Path, prefect_environment: dict[str, str]
+) -> None:
     mark = uuid.uuid4().hex
     environment = prefect_environment | {"PYTHONPATH": str(ROOT), "ROLLMILL_TEST": mark} | ONE_THREAD
     job = Job("reject_sampling", tmp_path, environment)
@@ -54,10 +56,12 @@ def test_killed_server_and_killed_flow(tmp_path: Path, prefect_environment: dict
     wait_until(lambda: len(journal_lines(tmp_path)) >= 12 or process.poll() is not None, timeout=400)
     assert process.poll() is None, process.communicate()
     servers = [
-        result for result in processes_of("vllm.entrypoints.launchers.api_server.entry") if result in processes_of(mark)
+        candidate
+        for candidate in processes_of("vllm.entrypoints.launchers.api_server.entry")
+        if candidate in processes_of(mark)
     ]
-    assert len(processes_of(mark)) >= 4, "the flow, the keeper, vLLM's API and its engine"
-    api = next(result for result in servers if "process_supervisor" not in " ".join(result.cmdline()))
+    assert len(processes_of(mark)) >= 4, "the flow, the supervisor, vLLM's API and its engine"
+    api = next(server for server in servers if "process_supervisor" not in " ".join(server.cmdline()))
     api.kill()
     before = len(journal_lines(tmp_path))
     wait_until(lambda: len(journal_lines(tmp_path)) >= before + 20 or process.poll() is not None, timeout=600)
@@ -97,7 +101,7 @@ def check_tokens(rollouts: list[Rollout], folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random base whose context takes an agent's prompt byte by byte, and two adapters that change what it says."""
+    """Make a random base with a context for an agent's byte-level prompt, and two adapters that change its answers."""
     folder = tmp_path_factory.mktemp("models")
     config = make_base(folder / "base", CHATML, hidden=64) / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"max_position_embeddings": 65_536}))
@@ -108,14 +112,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def vllm() -> Iterator[str]:
-    """A python that has imported vLLM, for servers of whose end nothing is asked."""
+    """Yield an interpreter that has already imported vLLM, for tests that do not check how servers end."""
     with prepared_vllm("vllm.entrypoints.launchers.api_server.entry", "vllm.entrypoints.openai.api_server") as python:
         yield str(python)
 
 
 @pytest.fixture(scope="module")
 def cast(models: Path, vllm: str) -> Iterator[dict[str, Served]]:
-    """One vLLM that serves the base as `plain` and `again`, and its adapters as `a` and `b`."""
+    """Serve the base as `plain` and `again`, and its adapters as `a` and `b`, by one vLLM."""
     base, log_dir = models / "base", models / "logs"
     adapted = [f"{name}={base},adapter={models}/rank_{rank}" for name, rank in (("a", 4), ("b", 16))]
     parameters = CollectEpisodes.model_validate(
@@ -152,7 +156,7 @@ def test_server_of_a_job_on_a_worker_serves_an_adapter(
         assert row["completion"] == answer_of(cast["a"], **body) != answer_of(cast["plain"], **body)
 
 
-def test_agents(tmp_path: Path, prefect_environment: dict[str, str], cast: dict[str, Served]) -> None:
+def test_agent_rollouts_on_vllm(tmp_path: Path, prefect_environment: dict[str, str], cast: dict[str, Served]) -> None:
     job = Job("agent_rollouts", tmp_path, prefect_environment | {"PYTHONPATH": str(ROOT)})
     pack = ("--dataset", str(ROOT / "examples/performance_problems/dataset.json"), "--max_tasks", "2")
     agent = ("--config", "mini_textbased.yaml", "--step_limit", "2", "--max_tokens", "64", "--samples_per_task", "2")

@@ -1,4 +1,4 @@
-"""The Prefect server of one command, and its errors."""
+"""The ephemeral Prefect server of one command, and errors of flow runs on it."""
 
 from __future__ import annotations
 

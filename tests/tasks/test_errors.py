@@ -36,7 +36,7 @@ def test_input_error_is_a_failed_state_with_one_line(error, message):
     assert state.message.startswith(message)
 
 
-def test_a_bug_keeps_its_traceback():
+def test_unexpected_error_keeps_its_traceback():
     for bug in (ZeroDivisionError(), OSError(errno.EBADF, "Bad file descriptor")):
         with pytest.raises(type(bug)):
             fail(bug)

@@ -14,7 +14,7 @@ def progress(rate: float) -> Any:
 
 
 def session_of(problems: int, num_rollout: int, rate: float) -> Any:
-    """As much of a session as shards are cut from."""
+    """Return a stub of a session with the attributes that `shards` uses."""
     problem_rows = (Problem(instance_id=str(number), prompt="q") for number in range(problems))
     run = SimpleNamespace(problems=lambda: problem_rows, num_rollout=num_rollout)
     return cast(Any, SimpleNamespace(run=run, wait_for_room=lambda: None, progress=progress(rate)))
@@ -22,7 +22,7 @@ def session_of(problems: int, num_rollout: int, rate: float) -> Any:
 
 @pytest.mark.parametrize(("problems", "num_rollout"), [(0, 4), (1, 1), (40, 16), (1000, 16), (7, 300), (3, 1000)])
 @pytest.mark.parametrize("rate", [0.0, 50.0, 1e6])
-def test_shards_hold_every_problem_once(problems, num_rollout, rate):
+def test_shards_contain_every_problem_once(problems, num_rollout, rate):
     cut = list(shards(session_of(problems, num_rollout, rate)))
     assert [first for first, _ in cut] == [int(shard[0].instance_id) for _, shard in cut]
     assert [problem.instance_id for _, shard in cut for problem in shard] == [str(n) for n in range(problems)]
@@ -38,5 +38,5 @@ def test_shards_hold_every_problem_once(problems, num_rollout, rate):
         (0.0, 10_000, 1),
     ],
 )
-def test_a_shard_is_some_seconds_of_work(rate, num_rollout, problems):
+def test_shard_size_follows_the_rate(rate, num_rollout, problems):
     assert shard_size(progress(rate), num_rollout) == problems

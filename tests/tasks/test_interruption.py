@@ -9,7 +9,7 @@ from rollmill.terminal.interruption import note
 from tasks.interruption import interruptible_flow, signals_noted
 
 
-def test_prefect_installs_our_handler_and_takes_it_for_its_own():
+def test_prefect_uses_our_handler_for_sigterm():
     before = signal.getsignal(signal.SIGTERM)
     with signals_noted(), capture_sigterm():
         assert signal.getsignal(signal.SIGTERM) is note
@@ -17,6 +17,6 @@ def test_prefect_installs_our_handler_and_takes_it_for_its_own():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_nothing_changes_outside_of_a_flow():
+def test_sigint_outside_a_flow_raises_keyboard_interrupt():
     with interruptible_flow(), pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)

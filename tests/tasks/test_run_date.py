@@ -25,7 +25,7 @@ def test_folder_has_the_scheduled_date_of_the_run(monkeypatch, begun, day):
     assert dated(PARAMETERS) == PARAMETERS.model_copy(update={"output_dir": f"weekly/{day}"})
 
 
-def test_at_a_desk_it_is_today(monkeypatch):
+def test_folder_without_a_schedule_has_today_s_date(monkeypatch):
     monkeypatch.setattr(runtime.flow_run, "scheduled_start_time", None, raising=False)
     assert dated(PARAMETERS).output_dir.startswith("weekly/20")
     plain = PARAMETERS.model_copy(update={"output_dir": "weekly"})

@@ -41,17 +41,13 @@ def test_unstartable_server_is_reported_before_the_training(tmp_path: Path) -> N
         ({"prompt_template": "without a question"}, "no {prompt} in it"),
     ],
 )
-def test_what_an_evaluation_refuses_is_said_before_the_training(
-    tmp_path: Path, fields: dict[str, Any], words: str
-) -> None:
+def test_invalid_evaluation_is_refused_before_the_training(tmp_path: Path, fields: dict[str, Any], words: str) -> None:
     (tmp_path / "h.jsonl").write_text('{"question": "1 + 1", "answer": "2"}\n')
     with pytest.raises(InputError, match=words):
         check_evaluation(make_parameters(tmp_path, **{"held_out": str(tmp_path / "h.jsonl"), **fields}))
 
 
-def test_a_refused_check_leaves_only_the_rows_that_its_message_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refused_check_leaves_only_the_quarantine_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(InputError):
         check_evaluation(make_parameters(tmp_path, held_out="nowhere.jsonl"))
@@ -63,7 +59,7 @@ def test_a_refused_check_leaves_only_the_rows_that_its_message_names(
     assert str(rows) in str(refused.value)
 
 
-def test_a_check_leaves_the_trainings_folder_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_does_not_create_the_output_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks.training.check_server", lambda parameters: None)
     (tmp_path / "h.jsonl").write_text('{"question": "1 + 1", "answer": "2"}\n')
     check_evaluation(make_parameters(tmp_path, held_out=str(tmp_path / "h.jsonl")))

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def client():
-    """A cluster as a user starts it, with the profiler on; two workers."""
+    """Yield a client of a cluster of two workers as a user starts it, with the profiler on."""
     options = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
     workers = {number: {"cls": Nanny, "options": {**options, "nthreads": 1, "memory_limit": 0}} for number in range(2)}
     scheduler = {"cls": Scheduler, "options": {**options, "port": 0}}
@@ -48,8 +48,8 @@ def test_scheduler_plugin_needs_no_project_import_and_is_removed(client):
     assert not [each for each in client.run_on_scheduler(plugins) if b"DeadlockGuard" in each]
 
 
-@pytest.mark.timeout(60)  # without a limit it would wait for ever
-def test_a_worker_that_is_stopped_holds_nobody_up(client, monkeypatch):
+@pytest.mark.timeout(60)  # without a limit it would wait forever
+def test_stopped_worker_does_not_block_the_others(client, monkeypatch):
     monkeypatch.setattr(worker_guard, "ANSWER_S", 1.0)
     stopped = next(iter(client.run(os.getpid).values()))
     with guarded_workers(client):
@@ -68,7 +68,7 @@ def test_workers_here_never_start_the_profiler():
         assert not distributed.gc._gc_diagnosis.enabled, "the scheduler is in this process"
 
 
-def test_nothing_of_this_project_looks_at_the_frames_of_threads():
+def test_only_the_guard_reads_frames_of_other_threads():
     root = Path(rollmill.__file__).parents[1]
     files = [path for room in ("rollmill", "tasks", "blocks", "flows") for path in (root / room).rglob("*.py")]
     callers = [path for path in files if "_current_frames(" in path.read_text().replace("sys._current_frames()`", "")]

@@ -1,4 +1,4 @@
-"""Local workers that die."""
+"""Local workers whose process is killed."""
 
 from __future__ import annotations
 
@@ -38,16 +38,14 @@ def run_task(note: Path, sleep_s: float = 0.0) -> str:
         return workers.result(workers.first_done([future]))
 
 
-def test_killed_worker_starts_again_and_does_its_task_however_long_that_takes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Dask would end the nanny of a worker that is not back at once."""
+def test_killed_worker_restarts_and_runs_its_task_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default Dask ends the nanny of a worker that does not reconnect in time."""
     monkeypatch.setattr(module, "RESTART_S", 20.0)
     with dask.config.set({"distributed.deploy.lost-worker-timeout": "10 ms"}), prefect_test_harness():
         assert run_task(tmp_path / "note") == "done"
 
 
-def test_workers_that_do_not_start_again_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_stops_if_no_worker_restarts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     killed = tmp_path / "note"
     monkeypatch.setattr(module, "RESTART_S", 0.0)
     monkeypatch.setattr(Workers, "_can_work", lambda _: not killed.exists())

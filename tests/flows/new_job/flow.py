@@ -1,4 +1,4 @@
-"""The third: the flow, and its command line."""
+"""The third of the three files of a new generating job: its flow and command line."""
 
 import sys
 

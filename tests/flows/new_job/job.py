@@ -1,4 +1,4 @@
-"""The second: what is the job's own. Its rollouts are single completions, which any text is right for."""
+"""The second of the three files of a new generating job: a `GenerationJob` of single completions, each accepted."""
 
 from __future__ import annotations
 

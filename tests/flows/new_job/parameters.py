@@ -19,15 +19,15 @@ from rollmill.problems.parameters import DatasetColumns, DatasetParameters
 
 
 class Paraphrase(Form, ConcurrencyParameters, ServedJobParameters, SamplingParameters, RolloutCount, DatasetParameters):
-    """Let a model say every question in other words."""
+    """Let a model paraphrase every question."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dataset: str = redefine(DatasetColumns, "dataset", ...)
     model: str = parameter(..., "Model", "Model", "The model's name on the servers.")
-    output_dir: NewPath = parameter("paraphrases", "Running", "Output directory", "The run's.")
+    output_dir: NewPath = parameter("paraphrases", "Running", "Output directory", "The run's directory.")
 
     @property
     def directory(self) -> Path:
-        """The run's."""
+        """The run's directory."""
         return Path(self.output_dir)

@@ -1,8 +1,8 @@
-"""Stands in for `vllm serve` where a test needs a server that fails on cue: same command line, scripted behaviour.
+"""Replaces `vllm serve` by a server with scripted answers and failures, with the same command line.
 
-Of several names of the base the further ones answer as the first.
-`--learned SCRIPT` is the behaviour of what was trained: of a merged model, and of an adapter. Adapters are checked, and
-listed beside their base, as vLLM does it.
+With several served names, the others answer like the first.
+`--learned SCRIPT` is the behaviour of trained models: of a merged model, and of an adapter. Adapters are checked, and
+listed after their base, as by vLLM.
 """
 
 import argparse
@@ -20,7 +20,7 @@ RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
 class WithAdapters(ScriptedServer):
-    """Also answers for adapters, by the names in `adapters`."""
+    """A scripted server that also answers for the adapters in `adapters`, by name."""
 
     adapters: ClassVar[dict[str, Script]]
 
@@ -38,7 +38,7 @@ class WithAdapters(ScriptedServer):
 
 
 def check_adapter(module: dict[str, str], rank: int) -> None:
-    """As vLLM does it when it starts."""
+    """Check an adapter's rank and files as vLLM does when it starts."""
     folder = Path(module["path"])
     extra = orjson.loads((folder / "adapter_config.json").read_bytes())["r"]
     if extra > rank:
@@ -48,7 +48,7 @@ def check_adapter(module: dict[str, str], rank: int) -> None:
 
 
 def main() -> None:
-    """Takes what is ours off the command line; the scripted server reads the rest."""
+    """Parse vLLM's flags, and pass the others to the scripted server."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("command", choices=["serve"])
     parser.add_argument("model")
