@@ -1,4 +1,4 @@
-"""The commands of `rollmill`, and what each prints for `--help`."""
+"""The commands of `rollmill`, and the `--help` output of each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROLLMILL = Path(sys.executable).with_name("rollmill")
 
 
 class Call(NamedTuple):
-    """A command, as `rollmill` has it and as `python -m` has it."""
+    """A command, as words after `rollmill` and as arguments of `python -m`."""
 
     words: list[str]
     module: str
@@ -24,7 +24,7 @@ class Call(NamedTuple):
 
 
 def calls() -> list[Call]:
-    """All commands, with those that modules themselves have."""
+    """Return all commands, including the subcommands of modules."""
     leaves: dict[str, ModuleCommand] = {}
     for name, command in COMMANDS.items():
         if isinstance(command, CommandGroup):
@@ -62,7 +62,7 @@ for words, module, arguments in json.load(sys.stdin):
 
 
 def all_help() -> dict[str, tuple[str, str]]:
-    """The help of each command, by `rollmill` and by its module; all in one process, which takes a second."""
+    """Return the help of each command, by `rollmill` and by its module; all in one process, to save imports."""
     done = subprocess.run(
         [sys.executable, "-c", ALL_HELP],
         cwd=ROOT,

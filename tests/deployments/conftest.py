@@ -35,10 +35,10 @@ __all__ = ["end_prepared", "prefect_environment", "stand_in"]
 
 QUICK, WEEKLY, FULL = (f"reject-sampling/reject-sampling{name}" for name in ("-quick", "-weekly", ""))
 FLAGS = ("--silent_s=45", "--late_s=10")
-"""The shortest times that a desk takes."""
+"""The shortest times that `up` accepts."""
 NOTIFY = "--notify=custom-webhook/team"
 CANCEL_S = 15
-"""In which what a run has started ends, once the run is cancelled."""
+"""Seconds within which the processes of a cancelled run end."""
 ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 SHORT = {
     "PREFECT_WORKER_QUERY_SECONDS": "2",
@@ -48,8 +48,8 @@ SHORT = {
     "PREFECT_SERVER_SERVICES_SCHEDULER_MIN_SCHEDULED_TIME": "PT10S",
     "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT2S",
 }
-"""Prefect looks so often for runs to start, late runs and dead ones (by itself every 5 to 30 s), and plans so far ahead
-(by itself an hour)."""
+"""Intervals in which Prefect looks for runs to start, late and dead runs (by default 5 to 30 s), and how far ahead it
+plans schedules (by default an hour)."""
 
 
 class Desk:
@@ -90,7 +90,7 @@ class Desk:
         return "\n".join(path.read_text(errors="replace")[-3000:] for path in self.folder.glob("*.log"))
 
     def ask(self, path: str, body: Any = None, *, method: str = "POST") -> Any:
-        """Prefect's API. While its database is busy it answers 503, and is asked again, as by its own client."""
+        """Call Prefect's API. Repeat the call while it answers 503, which means that its database is busy."""
         answers: list[httpx.Response] = []
 
         def answered() -> bool:
@@ -107,11 +107,11 @@ class Desk:
         return self.ask(path, method="GET")
 
     def deployment(self, name: str) -> Any:
-        """`flow/deployment`."""
+        """Return a deployment by its name `flow/deployment`."""
         return self.get(f"deployments/name/{name}")
 
     def start(self, name: str, **parameters: Any) -> str:
-        """A run with the deployment's parameters, these laid over them; its id."""
+        """Start a run with the deployment's parameters, updated by these; return its id."""
         deployment = self.deployment(name)
         merged = deployment["parameters"]["parameters"] | parameters
         body = {"parameters": {"parameters": merged}, "state": {"type": "SCHEDULED"}}
@@ -124,7 +124,7 @@ class Desk:
         return str(self.run(run_id)["state"]["type"])
 
     def wait(self, run_id: str, *states: str, timeout: float = 240) -> Any:
-        """The run, once it is in one of the states (ended, unless others are named)."""
+        """Wait until the run is in one of the states (by default, ended); return it."""
         expected = set(states) or ENDED
         wait_until(lambda: self.state(run_id) in expected, timeout=timeout, every=0.5)
         return self.run(run_id)
@@ -134,8 +134,8 @@ class Desk:
         return list(matching)
 
 
-def running(desk: Desk, words: str) -> list[psutil.Process]:
-    """Processes of this desk with these words in their command lines."""
+def find_processes(desk: Desk, words: str) -> list[psutil.Process]:
+    """Return the processes of this desk with these words in their command lines."""
     matching = []
     for process in processes_of(desk.mark):
         try:
@@ -146,18 +146,18 @@ def running(desk: Desk, words: str) -> list[psutil.Process]:
     return matching
 
 
-def of_vllm(desk: Desk) -> list[psutil.Process]:
-    """The stand-ins for vLLM of this desk's runs, with their keepers."""
-    return running(desk, "--served-model-name")
+def vllm_processes(desk: Desk) -> list[psutil.Process]:
+    """Return the scripted servers of this desk's runs, with their supervisors."""
+    return find_processes(desk, "--served-model-name")
 
 
 def script(**behaviour: Any) -> str:
-    """`vllm_args` that make the stand-in behave like this."""
+    """Return `vllm_args` that give the scripted server this behaviour."""
     return f"--script '{json.dumps(behaviour)}'"
 
 
-def call_parameters(folder: Path, count: int = 4, **behaviour: Any) -> dict[str, Any]:
-    """Parameters of a rejection-sampling run with the stand-in, `count` problems of two rollouts."""
+def run_parameters(folder: Path, count: int = 4, **behaviour: Any) -> dict[str, Any]:
+    """Return parameters of a rejection-sampling run with the scripted server, `count` problems of two rollouts."""
     return {
         "model_path": ["m"], "model_name": ["m"], "few_shot": None, "num_rollout": 2, "no_canary": True,
         "dataset": str(write_problems(folder / "problems.jsonl", count)), "output_dir": str(folder / "out"),
@@ -166,7 +166,7 @@ def call_parameters(folder: Path, count: int = 4, **behaviour: Any) -> dict[str,
 
 
 @contextmanager
-def standing_desk(desk: Desk) -> Iterator[Desk]:
+def running_desk(desk: Desk) -> Iterator[Desk]:
     """Keep it up while the block runs."""
     desk.up(*FLAGS)
     try:
@@ -177,9 +177,9 @@ def standing_desk(desk: Desk) -> Iterator[Desk]:
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    """One whose processes have their imports done: for tests that do not look at how these end."""
-    with standing_desk(Desk(tmp_path_factory.mktemp("desk"), prepared())) as instance:
-        yield instance
+    """Start a desk whose interpreters have already imported: for tests that do not check how processes end."""
+    with running_desk(Desk(tmp_path_factory.mktemp("desk"), prepared())) as desk:
+        yield desk
 
 
 def automation_names(desk: Desk) -> set[str]:
@@ -190,7 +190,7 @@ def automation_names(desk: Desk) -> set[str]:
 
 @pytest.fixture(scope="module")
 def messages(desk: Desk) -> Iterator[list[str]]:
-    """Messages sent to the notification block `custom-webhook/team`."""
+    """Yield the messages that the notification block `custom-webhook/team` sends."""
     notifications: list[str] = []
     receiver = type("Receiver", (NotificationReceiver,), {"messages": notifications})
     server = ThreadingHTTPServer(("127.0.0.1", 0), receiver)
@@ -222,13 +222,13 @@ class NotificationReceiver(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def notified(desk: Desk, messages: list[str]) -> list[str]:
-    """Notifications of a server whose automations send them."""
+    """Return the received notifications, with the automations that send them registered."""
     if "tell of failures" not in automation_names(desk):
-        desk.up(NOTIFY, *FLAGS, python=prepared())  # at a desk that stands it only registers
+        desk.up(NOTIFY, *FLAGS, python=prepared())  # for a running desk `up` only registers
     return messages
 
 
 @pytest.fixture(scope="session")
 def help_texts() -> dict[str, tuple[str, str]]:
-    """The help of every command, by `rollmill` and by its module."""
+    """Return the help of every command, by `rollmill` and by its module."""
     return all_help()

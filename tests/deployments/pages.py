@@ -1,6 +1,6 @@
-"""Prefect's pages as a user has them in a browser.
+"""Prefect's pages in a browser.
 
-With `ROLLMILL_SCREENSHOTS=DIR` pictures of the pages are left there: `docs/images/ui-*.png` are made so.
+With `ROLLMILL_SCREENSHOTS=DIR` screenshots are written to that folder, such as those in `docs/images/ui-*.png`.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ class Pages:
     def __init__(self, page: Page) -> None:
         self.page = page
 
-    def go(self, name: str) -> None:
-        """Clicks an entry of the menu."""
+    def open_menu(self, name: str) -> None:
+        """Click an entry of the menu."""
         self.page.get_by_role("link", name=name, exact=True).first.click()
 
     def field(self, label: str) -> Locator:
-        """Return the input field under a label of the form."""
+        """Return the input of the form with this label."""
         labelled = f'//label[normalize-space() = "{label}" or normalize-space() = "{label} (Optional)"]'
         return self.page.locator(f"{labelled}/following::*[self::textarea or self::input][1]")
 
     def press(self, button: str, address: str) -> None:
-        """Presses a button until what it sends is taken at the address.
+        """Press a button until its request to the address succeeds.
 
-        A press does nothing while the page still checks a field, and is answered by 503 while Prefect's database is
-        busy: a user presses again.
+        A press does nothing while the page still validates a field, and the answer is 503 while Prefect's database is
+        busy: a user would press again.
         """
 
         def taken() -> bool:
@@ -57,40 +57,40 @@ class Pages:
         wait_until(taken, timeout=PATIENCE_MS / 1000)
 
     def new_block(self, kind: str) -> None:
-        """Opens the form of a new block."""
-        self.go("Blocks")
+        """Open the form of a new block."""
+        self.open_menu("Blocks")
         self.page.locator("a[href$='/blocks/catalog']").first.click()
         self.page.get_by_placeholder("Search").last.fill(kind)
         expect(self.page.get_by_text("1 Block", exact=True)).to_be_visible()
         self.page.get_by_role("link", name="Create", exact=True).click()
         self.page.wait_for_url("**/create")
 
-    def latest(self, key: str) -> None:
-        """From the run's page, opens an artifact's last version."""
+    def open_artifact(self, key: str) -> None:
+        """Open the latest version of an artifact from the run's page."""
         self.page.get_by_role("tab", name="Artifacts").click()
         self.page.get_by_role("link", name=key).first.click()
         self.page.get_by_role("link", name=VERSION).first.click()
         self.page.wait_for_url("**/artifacts/artifact/**")
 
-    def reads(self, *texts: str) -> None:
-        """Waits until the page says all of it."""
+    def expect_texts(self, *texts: str) -> None:
+        """Wait until the page shows all these texts."""
         for text in texts:
             expect(self.page.get_by_text(text).first).to_be_visible()
 
-    def take(self, name: str, *, top: Locator | None = None) -> None:
-        """A picture for the documentation, where one is asked for."""
+    def take_screenshot(self, name: str, *, top: Locator | None = None) -> None:
+        """Take a screenshot for the documentation if `ROLLMILL_SCREENSHOTS` is set."""
         if PICTURES:
             if top:
                 top.evaluate("element => element.scrollIntoView({block: 'start'})")
-            self.page.wait_for_timeout(3000)  # for what is drawn slowly; a picture proves nothing
+            self.page.wait_for_timeout(3000)  # for slow animations: no assertion depends on a screenshot
             path = Path(PICTURES) / f"ui-{name}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             self.page.screenshot(path=path, animations="disabled")
 
 
 @contextmanager
-def opened_pages(url: str) -> Iterator[Pages]:
-    """The pages of a Prefect server, for the time of the block."""
+def open_pages(url: str) -> Iterator[Pages]:
+    """Open the pages of a Prefect server in a browser while the block runs."""
     switches = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
     if not PICTURES:
         switches.append("--disable-3d-apis")  # without a GPU the graph of a run, which moves, is drawn by the CPU

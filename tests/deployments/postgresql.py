@@ -1,4 +1,4 @@
-"""A real PostgreSQL server, for the time of a block."""
+"""Runs a real PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ PASSWORD = "a-password-of-tests"
 
 
 def binaries() -> Path | None:
-    """Return the folder of initdb and postgres, which Debian does not put on the path."""
+    """Return the folder of initdb and postgres, which Debian does not put on the path; None without PostgreSQL."""
     installations = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     on_path = shutil.which("initdb")
-    return installations[-1].parent if installations else Path(on_path).parent if on_path else None
+    if installations:
+        return installations[-1].parent
+    return Path(on_path).parent if on_path else None
 
 
 @contextmanager
 def running_postgresql() -> Iterator[str]:
-    """The address of its database `prefect`, as SQLAlchemy takes it."""
+    """Run a server while the block runs; yield the SQLAlchemy URL of its database `prefect`."""
     where = binaries()
     assert where is not None
     account = "postgres" if os.geteuid() == 0 else None  # it refuses to run as root

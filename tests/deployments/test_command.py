@@ -129,7 +129,7 @@ def test_run_is_interrupted_and_continued(tmp_path: Path, stand_in: dict[str, st
     first = start(1.0)
     wait_until(lambda: journal_lines(tmp_path) or first.poll() is not None, timeout=180)
     code, output = stop(first, signal.SIGINT)
-    assert (code, output.splitlines()[-1]) == (130, "rollmill sample: stopped: the same command continues")
+    assert (code, output.splitlines()[-1]) == (130, "rollmill sample: stopped: run the same command again to continue")
     before = journal_lines(tmp_path)
     assert 1 <= len(before) < 12
     second = start(0.0)

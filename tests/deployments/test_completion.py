@@ -1,4 +1,4 @@
-"""`rollmill completion`: real shells complete what the parsers have."""
+"""`rollmill completion`: real shells complete the flags and choices of the parsers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home directory in which the lines of the documentation were run."""
+    """Return a home directory in which the documentation's installation commands were run."""
     folder = tmp_path_factory.mktemp("home")
     for line in commands(ROOT / "docs/reference/rollmill.md"):
         subprocess.run(["bash", "-ec", line], env=environment(folder), cwd=folder, check=True)
@@ -58,7 +58,7 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def parsers() -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """Every parser of the completion, by the words that lead to it."""
+    """Yield every parser of the completion, with its command words."""
     remaining = [("", completion_parser())]
     while remaining:
         words, parser = remaining.pop()
@@ -79,7 +79,7 @@ def test_flags_are_those_of_the_help(words: str, help_texts: dict[str, tuple[str
 
 
 def complete_by_keys(shell: str, lines: list[str], home: Path) -> list[str]:
-    """Type lines with a Tab at the end of each into an interactive shell; return what they became."""
+    """Type lines with a Tab at the end of each into an interactive shell; return the completed lines."""
     arguments = {"bash": ["bash", "-i"], "zsh": ["zsh", "-d", "-i"]}[shell]
     process, terminal = pty.fork()
     if process == 0:
@@ -102,7 +102,7 @@ def complete_by_keys(shell: str, lines: list[str], home: Path) -> list[str]:
 
 
 def read_until(terminal: int, text: str) -> str:
-    """Read what a terminal shows until a text is in it."""
+    """Read a terminal's output until it contains a text."""
     output, deadline = "", time.monotonic() + 60
     while text not in output:
         assert time.monotonic() < deadline, output

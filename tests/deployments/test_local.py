@@ -14,7 +14,15 @@ from rollmill.grading.pack import Pack
 from rollmill.inference.probe import healthy
 from rollmill.inference.script import Conversation, Script
 from rollmill.inference.scripted import ScriptedServer
-from tests.deployments.conftest import CANCEL_S, FULL, Desk, call_parameters, of_vllm, running, standing_desk
+from tests.deployments.conftest import (
+    CANCEL_S,
+    FULL,
+    Desk,
+    find_processes,
+    run_parameters,
+    running_desk,
+    vllm_processes,
+)
 from tests.flows.conftest import ROOT, journal_lines, processes_of
 from tests.services.running import marked
 from tests.waiting import wait_until
@@ -24,17 +32,17 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    """One whose processes are as users have them."""
-    with standing_desk(Desk(tmp_path_factory.mktemp("desk"))) as instance:
-        yield instance
+    """Start a desk with ordinary interpreters, as users have them."""
+    with running_desk(Desk(tmp_path_factory.mktemp("desk"))) as desk:
+        yield desk
 
 
 def test_dead_worker_is_reported_and_its_run_continues_on_another(
     desk: Desk, tmp_path: Path, notified: list[str]
 ) -> None:
-    run = desk.start(FULL, **call_parameters(tmp_path, 15, latency_s=1.5), concurrency=2)
+    run = desk.start(FULL, **run_parameters(tmp_path, 15, latency_s=1.5), concurrency=2)
     wait_until(lambda: len(journal_lines(tmp_path / "out")) >= 6, timeout=180)
-    workers = running(desk, "worker start --pool")
+    workers = find_processes(desk, "worker start --pool")
     for process in [*workers, *(child for worker in workers for child in worker.children(recursive=True))]:
         try:
             process.kill()
@@ -42,7 +50,7 @@ def test_dead_worker_is_reported_and_its_run_continues_on_another(
             continue
     before = journal_lines(tmp_path / "out")
     assert 6 <= len(before) < 30
-    wait_until(lambda: of_vllm(desk) == [], timeout=30, every=0.5)
+    wait_until(lambda: vllm_processes(desk) == [], timeout=30, every=0.5)
     finished = desk.wait(run, "COMPLETED", "FAILED", "CANCELLED", timeout=400)
     assert finished["state"]["type"] == "COMPLETED", desk.logs()
     assert finished["run_count"] == 2
@@ -77,12 +85,12 @@ def test_cancelling_ends_sandboxes(desk: Desk, tmp_path: Path) -> None:
 
 
 def test_dead_server_is_restarted_and_down_ends_everything(tmp_path: Path, desk: Desk) -> None:
-    """The last: it ends the desk of the other tests."""
-    for process in running(desk, "prefect server start"):
+    """Must run last: it ends the desk of the other tests."""
+    for process in find_processes(desk, "prefect server start"):
         process.kill()
     wait_until(lambda: not healthy(f"{desk.url}/api"))
     wait_until(lambda: healthy(f"{desk.url}/api"), timeout=300)  # it is started again
-    desk.start(FULL, **call_parameters(tmp_path, 400, latency_s=1.0), concurrency=2)
+    desk.start(FULL, **run_parameters(tmp_path, 400, latency_s=1.0), concurrency=2)
     wait_until(lambda: journal_lines(tmp_path / "out"), timeout=180)
     output = desk.command("down", timeout=60)
     assert output.returncode == 0, output.stderr

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deployments.conftest import QUICK, Desk, call_parameters
+from tests.deployments.conftest import QUICK, Desk, run_parameters
 from tests.deployments.postgresql import PASSWORD, binaries, running_postgresql
 from tests.flows.conftest import journal_lines, prepared
 
@@ -20,7 +20,7 @@ def test_local_deployment_on_postgresql(tmp_path: Path) -> None:
         desk.environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = address
         try:
             desk.up()
-            finished = desk.wait(desk.start(QUICK, **call_parameters(tmp_path)))
+            finished = desk.wait(desk.start(QUICK, **run_parameters(tmp_path)))
             assert finished["state"]["type"] == "COMPLETED", desk.logs()
             assert len(journal_lines(tmp_path / "out")) == 8
             assert not list(desk.folder.rglob("*.db")), "an SQLite database was made beside"

@@ -1,4 +1,4 @@
-"""The deployments of prefect.yaml, by themselves."""
+"""The deployments of prefect.yaml, without a server."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ DEPLOYMENTS = {
 }
 
 
-def given_to(name: str) -> dict[str, Any]:
-    """The parameters of one deployment."""
+def parameters_of(name: str) -> dict[str, Any]:
+    """Return the parameters of a deployment."""
     parameters: dict[str, Any] = DEPLOYMENTS[name]["parameters"]["parameters"]
     return parameters
 
@@ -34,8 +34,8 @@ def test_every_flow_is_deployed() -> None:
 @pytest.mark.parametrize("name", DEPLOYMENTS)
 def test_deployment_parameters_fit_its_flow(name: str) -> None:
     flow = load_flow_from_entrypoint(str(ROOT / DEPLOYMENTS[name]["entrypoint"]))
-    bound = flow.validate_parameters({"parameters": given_to(name)})["parameters"]
-    for field, value in given_to(name).items():
+    bound = flow.validate_parameters({"parameters": parameters_of(name)})["parameters"]
+    for field, value in parameters_of(name).items():
         assert field in type(bound).model_fields, f"{name} gives {field}, which is no parameter of its flow"
         assert value is not None
 
@@ -50,16 +50,16 @@ def test_deployments_have_descriptions_and_concurrency_limits(name: str) -> None
     assert deployment["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"
     for schedule in deployment.get("schedules", []):
         assert schedule["active"] is False
-        assert "{date}" in given_to(name)["output_dir"], "the second time there would be nothing to do"
+        assert "{date}" in parameters_of(name)["output_dir"], "the second time there would be nothing to do"
         Cron(schedule["cron"], timezone=schedule["timezone"])
 
 
 def test_chained_deployments_read_the_previous_output() -> None:
-    sampled, curated, trained = (given_to(name) for name in ("reject-sampling", "curate", "train-lora"))
+    sampled, curated, trained = (parameters_of(name) for name in ("reject-sampling", "curate", "train-lora"))
     assert curated["input"] == [f"reject_sampling_results/{sampled['model_name'][0]}"]
     assert trained["train_data"] == [curated["output_dir"]]
     assert trained["model_path"] == sampled["model_path"][0]
-    assert given_to("reject-sampling-weekly")["model_path"] == [
+    assert parameters_of("reject-sampling-weekly")["model_path"] == [
         sampled["model_path"][0], f"{trained['output_dir']}/merged",
     ]  # fmt: skip
     assert trained["merge"]
@@ -71,4 +71,4 @@ def test_improve_deployments_match_the_example() -> None:
         Improve, shlex.split(script.replace("\\\n", " ")), prog="", description="", examples=""
     )
     for name in ("improve", "improve-nightly"):
-        assert Improve.model_validate(given_to(name) | {"output_dir": parameters.output_dir}) == parameters
+        assert Improve.model_validate(parameters_of(name) | {"output_dir": parameters.output_dir}) == parameters

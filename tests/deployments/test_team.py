@@ -23,16 +23,16 @@ from tests.deployments.conftest import (
     WEEKLY,
     Desk,
     automation_names,
-    call_parameters,
-    of_vllm,
+    run_parameters,
     script,
+    vllm_processes,
 )
-from tests.deployments.pages import CHROMIUM, Pages, opened_pages
+from tests.deployments.pages import CHROMIUM, Pages, open_pages
 from tests.flows.conftest import ROOT, journal_lines, write_problems
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-clicked = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: see requirements/debian-tests.txt")
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: see requirements/debian-tests.txt")
 
 
 def limits(desk: Desk) -> tuple[int, int]:
@@ -55,12 +55,12 @@ def test_everything_is_registered(desk: Desk) -> None:
 
 @pytest.fixture
 def pages(desk: Desk) -> Iterator[Pages]:
-    with opened_pages(desk.url) as opened:
+    with open_pages(desk.url) as opened:
         yield opened
 
 
 def fill(pages: Pages, folder: Path) -> None:
-    """The form of a deployment of rejection sampling: the stand-in in vLLM's place, 4 problems."""
+    """Fill in the form of a rejection-sampling deployment: the scripted server instead of vLLM, 4 problems."""
     values = {
         "Model path": "m",
         "Problems: Data set": str(write_problems(folder / "problems.jsonl", 4)),
@@ -73,20 +73,20 @@ def fill(pages: Pages, folder: Path) -> None:
         pages.field(label).fill(value)
 
 
-@clicked
+@needs_browser
 def test_run_is_started_and_read_in_the_ui(pages: Pages, tmp_path: Path) -> None:
     page = pages.page
-    pages.go("Deployments")
-    pages.reads("reject-sampling-weekly", "train-lora")
-    pages.take("deployments")
+    pages.open_menu("Deployments")
+    pages.expect_texts("reject-sampling-weekly", "train-lora")
+    pages.take_screenshot("deployments")
     page.get_by_role("link", name="reject-sampling-quick", exact=True).click()
     page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Custom run").click()
 
     number = pages.field("Sampling: Rollouts per problem")
     expect(number).to_have_value("2")
-    pages.take("form")
-    pages.take("form-sampling", top=page.get_by_text("Prompt: Few-shot examples"))
+    pages.take_screenshot("form")
+    pages.take_screenshot("form-sampling", top=page.get_by_text("Prompt: Few-shot examples"))
     fill(pages, tmp_path)
     number.fill("0")
     page.get_by_role("button", name="Submit").click()
@@ -97,54 +97,55 @@ def test_run_is_started_and_read_in_the_ui(pages: Pages, tmp_path: Path) -> None
     page.get_by_role("link", name="View run").or_(page.get_by_role("link", name="reject-sampling quick")).first.click()
     expect(page.get_by_text("Completed", exact=True).first).to_be_visible()
     page.get_by_role("tab", name="Artifacts").click()
-    pages.reads("quick: 8/8 rollouts, success 12.5%", f"Results of quick: {tmp_path / 'out/quick'} on ")
-    pages.take("artifacts", top=page.get_by_role("tab", name="Artifacts"))
+    pages.expect_texts("quick: 8/8 rollouts, success 12.5%", f"Results of quick: {tmp_path / 'out/quick'} on ")
+    pages.take_screenshot("artifacts", top=page.get_by_role("tab", name="Artifacts"))
     page.get_by_role("tab", name="Logs").click()
-    pages.reads("Finished in state Completed()")
-    pages.take("run")
+    pages.expect_texts("Finished in state Completed()")
+    pages.take_screenshot("run")
     run = page.url
 
-    pages.latest("reject-sampling-quick-files")
-    pages.reads(str(tmp_path / "out/quick"), "sft.jsonl", "reject_sampling_results.json")
-    pages.take("files")
+    pages.open_artifact("reject-sampling-quick-files")
+    pages.expect_texts(str(tmp_path / "out/quick"), "sft.jsonl", "reject_sampling_results.json")
+    pages.take_screenshot("files")
     page.goto(run)
-    pages.latest("reject-sampling-quick-summary")
+    pages.open_artifact("reject-sampling-quick-summary")
     cells = page.get_by_role("row").filter(has_text="12.5%").get_by_role("cell")
     expect(cells).to_have_count(9)
     assert cells.all_inner_texts()[:4] == ["quick", "4", "8", "12.5%"]
-    pages.take("summary")
+    pages.take_screenshot("summary")
     page.goto(run)
-    pages.latest("reject-sampling-quick-statistics")
-    pages.reads("Rejection sampling: quick", "pass@k")
-    pages.take("statistics")
+    pages.open_artifact("reject-sampling-quick-statistics")
+    pages.expect_texts("Rejection sampling: quick", "pass@k")
+    pages.take_screenshot("statistics")
     page.goto(run)
-    pages.latest("reject-sampling-quick-errors")
+    pages.open_artifact("reject-sampling-quick-errors")
     picture = page.locator("img[src^='data:image/png;base64,']").first
     expect(picture).to_be_visible()
     assert picture.evaluate("element => element.naturalWidth") > 500
-    pages.take("picture")
+    pages.take_screenshot("picture")
 
 
-@clicked
+@needs_browser
 def test_cancelling_in_the_ui_ends_vllm(pages: Pages, desk: Desk, tmp_path: Path) -> None:
-    run = desk.start(FULL, **call_parameters(tmp_path, 400, latency_s=1.0, children=True), concurrency=2)
+    run = desk.start(FULL, **run_parameters(tmp_path, 400, latency_s=1.0, children=True), concurrency=2)
     wait_until(lambda: journal_lines(tmp_path / "out"), timeout=180)
     pages.page.goto(f"{desk.url}/runs/flow-run/{run}")
     pages.page.get_by_role("button", name="Cancel", exact=True).click()
-    pages.reads("Cancel Flow Run")
-    assert of_vllm(desk)
+    pages.expect_texts("Cancel Flow Run")
+    assert vllm_processes(desk)
     pages.press("Confirm", "**/set_state")
-    wait_until(lambda: of_vllm(desk) == [], timeout=CANCEL_S)
+    wait_until(lambda: vllm_processes(desk) == [], timeout=CANCEL_S)
     expect(pages.page.get_by_text("Cancelled", exact=True).first).to_be_visible()
 
 
-@clicked
+@needs_browser
 def test_blocks_created_in_the_ui_keep_their_secrets(pages: Pages) -> None:
     page = pages.page
     for block in BLOCKS:
         pages.new_block(block.get_block_type_name())
-        pages.reads(*(field.description or "" for field in block.model_fields.values()), block.get_description() or "")
-        pages.take(f"block-{block.get_block_type_slug()}")
+        descriptions = [field.description or "" for field in block.model_fields.values()]
+        pages.expect_texts(*descriptions, block.get_description() or "")
+        pages.take_screenshot(f"block-{block.get_block_type_slug()}")
 
     pages.new_block("Inference endpoint")
     page.get_by_label("Name").fill("team-servers")
@@ -153,18 +154,18 @@ def test_blocks_created_in_the_ui_keep_their_secrets(pages: Pages) -> None:
     page.get_by_role("tab", name="password").click()
     pages.field("Api Key").fill("a-canary-key")
     pages.press("Save", "**/block_documents/")
-    pages.reads("team-servers", "http://gpu-1:8000/v1", "********")
+    pages.expect_texts("team-servers", "http://gpu-1:8000/v1", "********")
     assert "a-canary-key" not in page.content()
-    pages.take("block")
+    pages.take_screenshot("block")
 
 
-@clicked
+@needs_browser
 def test_automations_have_descriptive_names(pages: Pages) -> None:
-    pages.go("Automations")
+    pages.open_menu("Automations")
     names = [entry.name for entry in automations(silent_s=45, late_s=10, notification=None)]
     assert len(names) == 3
-    pages.reads(*names)
-    pages.take("automations")
+    pages.expect_texts(*names)
+    pages.take_screenshot("automations")
 
 
 @pytest.mark.usefixtures("messages")
@@ -183,7 +184,7 @@ def test_second_up_applies_its_flags_and_keeps_active_schedules(desk: Desk) -> N
 
 
 def test_runs_show_their_results_as_artifacts(desk: Desk, tmp_path: Path) -> None:
-    run = desk.start(FULL, **call_parameters(tmp_path, 40))
+    run = desk.start(FULL, **run_parameters(tmp_path, 40))
     assert desk.wait(run)["state"]["type"] == "COMPLETED", desk.logs()
     shown = {entry["key"]: entry for entry in desk.artifacts(run)}
     [progress] = [entry for entry in shown.values() if entry["type"] == "progress"]
@@ -199,7 +200,7 @@ def test_runs_show_their_results_as_artifacts(desk: Desk, tmp_path: Path) -> Non
 
 
 def test_failed_runs_send_a_notification(desk: Desk, tmp_path: Path, notified: list[str]) -> None:
-    failing = desk.start(QUICK, **call_parameters(tmp_path) | {"dataset": str(tmp_path / "none.jsonl")})
+    failing = desk.start(QUICK, **run_parameters(tmp_path) | {"dataset": str(tmp_path / "none.jsonl")})
     assert desk.wait(failing)["state"]["type"] == "FAILED"
     wait_until(lambda: any("reject-sampling failed" in entry for entry in notified))
     [notification] = [entry for entry in notified if "reject-sampling failed" in entry]
@@ -214,9 +215,9 @@ def test_second_run_waits_for_the_gpu_and_its_delay_sends_a_notification(
         folder.mkdir()
     with ScriptedServer(Script(model="m", latency_s=5.0)) as server:
         sampling = {"base_url": [server.base_url], "vllm_args": "", "concurrency": 1}
-        first = desk.start(QUICK, **call_parameters(folders[0], 40) | sampling)
+        first = desk.start(QUICK, **run_parameters(folders[0], 40) | sampling)
         wait_until(lambda: server.requests, timeout=180)
-        second = desk.start(WEEKLY, **call_parameters(folders[1]))
+        second = desk.start(WEEKLY, **run_parameters(folders[1]))
         name = desk.run(second)["name"]
         wait_until(lambda: any("has been late" in entry and name in entry for entry in notified), timeout=180)
         server.script.latency_s = 0.0
@@ -229,7 +230,7 @@ def test_second_run_waits_for_the_gpu_and_its_delay_sends_a_notification(
 def test_scheduled_run_has_the_date_in_its_folder(desk: Desk, tmp_path: Path) -> None:
     deployment = desk.deployment(QUICK)
     parameters = (
-        deployment["parameters"]["parameters"] | call_parameters(tmp_path) | {"output_dir": str(tmp_path / "of-{date}")}
+        deployment["parameters"]["parameters"] | run_parameters(tmp_path) | {"output_dir": str(tmp_path / "of-{date}")}
     )
     body = [{"schedule": {"interval": 15.0}, "active": True, "parameters": {"parameters": parameters}, "slug": "soon"}]
     [schedule] = desk.ask(f"deployments/{deployment['id']}/schedules", body)
