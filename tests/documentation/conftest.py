@@ -13,7 +13,7 @@ __all__ = ["end_prepared", "prefect_environment", "sandboxes", "stand_in"]
 
 
 def make_terse(folder: Path, seed: int) -> Path:
-    """A tiny model whose answers end after about ten tokens."""
+    """Make a tiny model whose answers end after about ten tokens."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -27,7 +27,7 @@ def make_terse(folder: Path, seed: int) -> Path:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model, an adapter of it, and another model."""
+    """Make a model, an adapter of it, and another model."""
     folder = tmp_path_factory.mktemp("models")
     make_adapter(folder / "adapter", make_terse(folder / "base", seed=0))
     make_terse(folder / "other", seed=1)

@@ -1,4 +1,4 @@
-"""The pages of the documentation, the blocks of code in them, and the commands in these."""
+"""Reads the documentation's pages, their code blocks and the commands in these."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ELSEWHERE = {
     f"CUDA_VISIBLE_DEVICES=1 {_DASK_WORKER}": "tests/flows/test_cluster.py",
     "docker compose --file containers/compose.yaml up --build --detach": "tests/containers/test_files.py",
 }
-"""Commands that are no test of a page's: what else runs them."""
+"""Commands that no test of a page runs, with the file that runs them."""
 
 
 class Block(NamedTuple):
@@ -50,19 +50,19 @@ class Block(NamedTuple):
     page: Path
     language: str
     title: str | None
-    """The name of the file that it is."""
+    """The name of the file that it shows."""
     code: str
     leaves: list[str]
-    """The files that are there afterwards, as the page says before it: `<!-- leaves a b -->`."""
+    """Files that the block must create, from the mark before it: `<!-- leaves a b -->`."""
 
     def lines(self) -> list[str]:
-        """The command lines; what is continued is one."""
+        """Return the command lines, with continued lines joined."""
         complete = self.code.replace("\\\n", " ").splitlines()
         return [line for line in complete if line.strip() and not line.strip().startswith("#")]
 
 
 def blocks(page: Path) -> list[Block]:
-    """All blocks of a page, in order; Python files that it shows are blocks, too."""
+    """Return all blocks of a page in order, included Python files as well."""
     return [
         Block(page, match["language"], match["title"], match["code"], (match["leaves"] or "").split())
         for match in _BLOCK.finditer(with_sources(page.read_text()))
@@ -75,12 +75,12 @@ def with_sources(text: str) -> str:
 
 
 def commands(page: Path) -> list[str]:
-    """All command lines of a page."""
+    """Return all command lines of a page."""
     return [line for block in blocks(page) if block.language == "bash" for line in block.lines()]
 
 
 def plain(line: str) -> str:
-    """A command line in the form that two of the same meaning share.
+    """Return a command line in its normal form.
 
     Without comments, its words one space apart, and `rollmill sample` as `python -m flows.reject_sampling`.
     """
@@ -92,7 +92,7 @@ def plain(line: str) -> str:
 
 
 def _module_call(words: list[str], commands: Mapping[str, ModuleCommand | CommandGroup]) -> list[str]:
-    """The `python -m` that these words after `rollmill` run; empty where they name no command."""
+    """Return the `python -m` command of these words after `rollmill`; empty if they name no command."""
     command = commands.get(words[0]) if words else None
     if isinstance(command, CommandGroup):
         return _module_call(words[1:], command.commands)
@@ -108,18 +108,18 @@ ELSEWHERE |= {
 
 
 def service(line: str) -> str:
-    """The service that a command line starts, such as `sandbox`; empty for other commands."""
+    """Return the service that a command line starts, such as `sandbox`; empty for other commands."""
     match = re.search(r"python -m rollmill\.services\.(\w+)", plain(line))
     return match[1] if match else ""
 
 
 def is_ours(line: str) -> bool:
-    """Return whether a command is a flow or a service, which the tests of pages run."""
+    """Return whether a command line starts a flow or a service, which the tests of pages run."""
     return _OURS.fullmatch(plain(line)) is not None
 
 
 def name(page: Path) -> str:
-    """A page as tests name it."""
+    """Return a page's path as its test id."""
     return str(page.relative_to(ROOT))
 
 
@@ -130,4 +130,4 @@ TRAIN = [
     if re.search(r"(flows\.train_lora|flows\.improve|rollmill train|rollmill improve)\b", page.read_text())
 ]
 GENERATE = [page for page in _RUN if page not in TRAIN]
-"""A part for each of two test files, which run beside each other."""
+"""Two groups of pages, for two test files that run in parallel."""

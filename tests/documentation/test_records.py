@@ -14,7 +14,7 @@ PAGE = (ROOT / "docs/concepts/records.md").read_text()
 
 
 def first_cells(after: str) -> list[str]:
-    """The names in the first column of the table behind these words."""
+    """Return the names in the first column of the table after these words."""
     rows = re.match(r"\s*((?:^\|.*\n)+)", PAGE.partition(after)[2], re.MULTILINE)
     assert rows, after
     return [name for row in rows[1].splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])]

@@ -12,14 +12,14 @@ ARCHITECTURE = (ROOT / "docs/architecture.md").read_text()
 
 
 def layers(name):
-    """The sets of rooms of one contract, from the top down."""
+    """Return the layers of a contract from top to bottom, each a set of rooms."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     [contract] = [contract for contract in contracts if contract["type"] == "layers" and name in contract["layers"]]
     return [set(layer.split(" | ")) for layer in contract["layers"]]
 
 
-def drawn(rooms):
-    """The sets of `rooms` that stand in one line of the picture, from the top down."""
+def drawn_layers(rooms):
+    """Return the rows of the picture from top to bottom, each the set of its `rooms`."""
     lines = {}
     for text in ElementTree.parse(ROOT / "docs/images/rooms.svg").iter("{http://www.w3.org/2000/svg}text"):
         name = (text.text or "").removesuffix("/")
@@ -30,12 +30,12 @@ def drawn(rooms):
 
 def test_the_picture_shows_the_rooms():
     contract = layers("jobs")
-    assert drawn(set.union(*contract)) == contract
+    assert drawn_layers(set.union(*contract)) == contract
 
 
 def test_the_picture_shows_the_rooms_around_the_domain():
     contract = layers("flows")
-    assert drawn(set.union(*contract)) == contract
+    assert drawn_layers(set.union(*contract)) == contract
 
 
 def test_the_table_names_every_room_of_the_domain():

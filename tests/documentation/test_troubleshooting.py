@@ -53,7 +53,7 @@ def test_a_quoted_message_is_in_the_source(message: str) -> None:
     assert is_in_sources(message)
 
 
-def test_other_messages_are_not() -> None:
+def test_unknown_messages_are_not_in_the_source() -> None:
     assert len(QUOTED) > 50
     assert len(set(QUOTED)) == len(QUOTED)
     assert not is_in_sources("no server replies at …: …")
