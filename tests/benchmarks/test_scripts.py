@@ -57,7 +57,7 @@ IMPORTED = """
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory):
-    """Has imported what benchmarks and the processes that they start import."""
+    """Yield an interpreter that has already imported the modules of benchmarks and of their subprocesses."""
     folder = tmp_path_factory.mktemp("home")
     environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HOME": str(folder), "HF_HUB_OFFLINE": "1"}
     environment["PREFECT_HOME"] = str(folder / "prefect")
@@ -86,13 +86,13 @@ def run(python):
 
 
 def cells(output, start):
-    """The cells of the first line that starts so; more than one space parts them."""
+    """Return the cells, separated by two or more spaces, of the first line with this start."""
     [line, *_] = [line for line in output.splitlines() if line.startswith(start)]
     return re.split(r"\s{2,}", line.strip())
 
 
 def test_help_describes_each_benchmark(python):
-    """In one process: what takes long is what they import."""
+    """All in one process, since imports take most of the time."""
     requested = json.dumps([[name, "--help"] for name in BENCHMARKS])
     done = start(python, "tests.flows.one_process", input=requested)
     assert done.returncode == 0, done.stderr
@@ -133,7 +133,7 @@ def test_verifier_agreement(run):
 
 def test_memory(run):
     little = ("--few", "32", "--many", "320", "--in_flight", "16")
-    printed = run("memory", *little, python=sys.executable)  # what is imported before would count as its own
+    printed = run("memory", *little, python=sys.executable)  # a fork's memory would include the modules imported before
     assert float(cells(printed, "32 ")[1]) > 10
     assert float(cells(printed, "320 ")[2].replace(",", "")) > 0
     assert "growth of peak memory" in printed
@@ -260,7 +260,7 @@ def test_episodes(run):
 
 @pytest.fixture(scope="module")
 def small_model(tmp_path_factory):
-    """Tiny weights for as many ids as the prompts are drawn from."""
+    """Make a tiny model whose vocabulary has all ids of the benchmark's prompts."""
     sizes = {"hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2}
     return make_model(tmp_path_factory.mktemp("model") / "model", ids=40_064, **sizes)
 

@@ -12,7 +12,7 @@ from rollmill.inference.ports import PortReservation
 
 
 @pytest.mark.parametrize("address", ["host:8786", "tcp://host", "http//host:1", ""])
-def test_an_address_has_a_kind_and_a_port(address):
+def test_address_without_protocol_or_port_is_refused(address):
     with pytest.raises(ValidationError, match="scheduler"):
         DaskCluster(scheduler=address)
 
@@ -38,7 +38,7 @@ def test_unreachable_scheduler_is_reported_in_one_line(monkeypatch):
 
 @pytest.mark.slow
 def test_check_connects_and_abandoned_tasks_are_given_up(tmp_path):
-    """In a process of its own: the cluster's threads and sockets end with it."""
+    """Run in a separate process, with which the cluster's threads and sockets end."""
     code = """
 import pathlib, time
 from distributed import Client, LocalCluster
@@ -76,7 +76,7 @@ if __name__ == "__main__":
     assert message == "given up: True"
 
 
-def test_no_name_is_no_block():
+def test_no_name_gives_none():
     assert dask_cluster(None) is None
 
 

@@ -13,7 +13,7 @@ from tests.gpus import FakeMachine
 from tests.inference.raw_server import RawServer
 
 
-def test_an_endpoint_checks_by_asking_its_servers():
+def test_check_of_an_endpoint_lists_the_models_of_its_servers():
     with ScriptedServer(Script(model="m")) as server:
         block = InferenceEndpoint(base_urls=[server.base_url], api_key=SecretStr("k"))
         assert block.check() == f"{server.base_url}: m"
@@ -29,7 +29,7 @@ def test_refused_api_key_is_reported():
     assert "canary" not in str(raised.value) + raised.value.details
 
 
-def test_an_endpoint_keeps_its_key_secret():
+def test_api_key_of_an_endpoint_is_not_shown():
     block = InferenceEndpoint(base_urls=["http://127.0.0.1:1/v1"], api_key=SecretStr("canary"))
     assert "canary" not in repr(block) + repr(block.to_config()) + block.to_config().model_dump_json()
     key = block.to_config().api_key
@@ -62,14 +62,14 @@ def test_invalid_header_is_refused_without_showing_its_value(name, value):
     assert "Host" not in str(raised.value)
 
 
-def test_a_server_without_a_list_of_models_answers():
+def test_check_accepts_a_server_without_a_list_of_models():
     with RawServer(lambda *_: (404, b"{}")) as server:
         assert (
             InferenceEndpoint(base_urls=[server.base_url]).check() == f"{server.base_url}: answers, and lists no models"
         )
 
 
-def test_a_server_checks_by_asking_its_python(tmp_path, monkeypatch):
+def test_check_of_a_server_reports_vllm_and_device(tmp_path, monkeypatch):
     machine = FakeMachine(tmp_path / "machine", monkeypatch)
     installed = tmp_path / "installed"
     (installed / "vllm").mkdir(parents=True)
@@ -86,7 +86,7 @@ def test_a_server_checks_by_asking_its_python(tmp_path, monkeypatch):
         block.check()
 
 
-def test_python_without_a_server_is_reported():
+def test_python_without_vllm_is_reported():
     with pytest.raises(InputError, match="/nowhere/python"):
         VLLMServer(python="/nowhere/python").check()
     with pytest.raises(ServingError, match="has no vLLM: name the right one"):
@@ -97,13 +97,13 @@ def test_python_without_a_server_is_reported():
         VLLMServer(python="/bin/true").check()
 
 
-def test_a_server_becomes_its_config():
+def test_server_config_has_the_values_of_the_block():
     block = VLLMServer(python="p", arguments=["--a"], environment={"B": "c"}, startup_timeout_s=5, max_restarts=1)
     config = block.to_config()
     assert (config.python, config.arguments, config.environment) == ("p", ("--a",), {"B": "c"})
     assert (config.startup_timeout_s, config.max_restarts) == (5, 1)
 
 
-def test_no_name_is_no_block():
+def test_no_name_gives_none():
     assert endpoint_config(None) is None
     assert server_config(None) is None

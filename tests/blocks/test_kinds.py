@@ -25,14 +25,14 @@ def own_fields(kind):
 
 
 def test_all_blocks_are_listed_once():
-    fields = {
+    kinds = {
         value
         for module in pkgutil.iter_modules(blocks.__path__)
         for value in vars(importlib.import_module(f"blocks.{module.name}")).values()
         if isinstance(value, type) and issubclass(value, Block) and value not in (Block, ServiceBlock)
     }
-    assert set(BLOCKS) == fields
-    assert len({kind.get_block_type_slug() for kind in BLOCKS}) == len(BLOCKS) == len(fields)
+    assert set(BLOCKS) == kinds
+    assert len({kind.get_block_type_slug() for kind in BLOCKS}) == len(BLOCKS) == len(kinds)
 
 
 @EVERY
@@ -54,11 +54,11 @@ def test_no_external_address_is_shown(kind):
 
 
 @EVERY
-def test_secrets_are_secret(kind):
+def test_secrets_have_the_type_secret_str(kind):
     for name, field in own_fields(kind).items():
         types = {item for item in get_args(field.annotation) or (field.annotation,) if item is not NoneType}
         if get_origin(field.annotation) is dict:
-            types -= {str}  # of its names
+            types -= {str}  # the type of its keys
         assert (SecretStr in types) == bool(SECRET.search(name)), name
         if SECRET.search(name):
             assert types == {SecretStr}, name

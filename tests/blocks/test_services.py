@@ -37,10 +37,10 @@ def test_refused_token_is_reported(block):
 
 
 @BLOCKS
-def test_a_block_keeps_its_token_secret(block):
-    instance = block(address="host:1/", token=SecretStr("canary"))
-    config = instance.to_config()
-    assert "canary" not in repr(instance) + repr(config) + config.model_dump_json()
+def test_token_of_a_service_is_not_shown(block):
+    service = block(address="host:1/", token=SecretStr("canary"))
+    config = service.to_config()
+    assert "canary" not in repr(service) + repr(config) + config.model_dump_json()
     assert config.address == "http://host:1"
     assert config.token is not None
     assert config.token.get_secret_value() == "canary"

@@ -15,13 +15,13 @@ def test_check_writes_a_file():
         assert server.held() == {}
 
 
-def test_a_folder_needs_no_key(tmp_path):
+def test_check_of_a_folder_needs_no_key(tmp_path):
     assert ResultStore(url=str(tmp_path)).check() == f"{tmp_path}: a file was written, read and deleted"
     with pytest.raises(InputError, match="there is no such folder"):
         ResultStore(url=f"{tmp_path}/nothing").check()
 
 
-def test_a_block_keeps_its_key_secret():
+def test_keys_of_a_store_are_not_shown():
     store = ResultStore(url="s3://b", key=SecretStr("canary-1"), secret=SecretStr("canary-2"))
     config = store.to_config()
     assert "canary" not in repr(store) + repr(config) + config.model_dump_json()

@@ -1,4 +1,4 @@
-"""An image in the place of the installed environments, made of this machine's programs: no network is needed for it."""
+"""Builds an image with the test machine's programs instead of the installed environments, without network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ site = sysconfig.get_path("purelib") + os.sep
 files = [module.__file__ or "" for module in list(sys.modules.values()) if hasattr(module, "__file__")]
 print(*sorted({file.removeprefix(site).split(os.sep)[0] for file in files if file.startswith(site)}))
 """
-"""Of the environment what the tests' commands import is taken; all of it is 5 GB."""
+"""Prints the packages that the tests' commands import: only these are copied, since the environment has 5 GB."""
 
 
 def why_no_builder(docker: str) -> str:
@@ -34,7 +34,7 @@ def why_no_builder(docker: str) -> str:
 
 
 def builder() -> str:
-    """A client that can build. Raises `RuntimeError` with the reason where there is none."""
+    """Return a client that can build. Raises `RuntimeError` with the reason if there is none."""
     docker_paths = {path for name in ("docker", "/usr/bin/docker") if (path := shutil.which(name))}
     reasons = {path: why_no_builder(path) for path in sorted(docker_paths)}
     for path, why in reasons.items():
@@ -54,7 +54,7 @@ def build(docker: str, engine: str, *arguments: str | Path) -> str:
 
 
 def make_environments(docker: str, engine: str, folder: Path, name: str) -> None:
-    """Makes the image `name`: bash and Python, what the last stage and the tests need, and `.venv` at its place."""
+    """Build the image `name` of bash, Python, the programs of the last stage and of the tests, and `.venv`."""
     empty, tree = folder / "empty", folder / "tree"
     empty.mkdir()
     import_image(engine, empty, "rollmill-test-system:1")

@@ -16,7 +16,7 @@ SETTINGS = {"COMPOSE_PROFILES": "cpu", "POSTGRES_PASSWORD": "from-the-settings"}
 
 
 def stages() -> dict[str, list[tuple[str, str]]]:
-    """Of every stage of the Dockerfile, its instructions: (word, rest), continued lines joined, without comments."""
+    """Return the instructions (word, rest) of each stage of the Dockerfile, lines joined, comments removed."""
     lines = [line for line in DOCKERFILE.read_text().splitlines() if not line.startswith("#")]
     instructions: dict[str, list[tuple[str, str]]] = {}
     name = ""
@@ -31,13 +31,13 @@ def stages() -> dict[str, list[tuple[str, str]]]:
 
 
 def linked_folders() -> set[str]:
-    """The project's folders that lead to the volume."""
+    """Return the project's folders that are links into the volume."""
     links = [rest for word, rest in stages()["rollmill"] if word == "RUN" and "ln --symbolic" in rest]
     return set(re.findall(r"for folder in ([\w ]+);", links[0])[0].split())
 
 
 def services(settings: dict[str, str] = SETTINGS) -> dict[str, dict[str, Any]]:
-    """The services, with the settings in the places of their names. `KeyError` for one that has to be there."""
+    """Return the services with settings substituted. Raises `KeyError` for a missing required one."""
 
     def value(match: re.Match[str]) -> str:
         name, default = match["name"], match["default"]

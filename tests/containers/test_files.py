@@ -1,4 +1,4 @@
-"""The Dockerfile and the compose file: linted, and what linters do not know."""
+"""The Dockerfile and the compose file: linters, and rules that linters do not check."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_dockerfile_passes_hadolint():
     lint(PROGRAMS / "hadolint", "--failure-threshold", "style", DOCKERFILE)
 
 
-def test_compose_file_keeps_to_its_specification():
+def test_compose_file_is_valid():
     lint(sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE)
 
 
@@ -69,7 +69,7 @@ def test_code_change_reinstalls_nothing():
     assert copied == {"requirements", "requirements/debian.txt", "pyproject.toml"} | needed
 
 
-def test_stand_ins_of_the_packages_are_those_that_are_installed():
+def test_placeholder_packages_are_those_of_pyproject():
     expected = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
     match = re.search(r"for package in ([\w ]+);", next(rest for word, rest in stages()["locks"] if word == "RUN"))
     assert match
@@ -205,8 +205,8 @@ def test_commands_of_services_exist():
             assert importlib.util.find_spec(command[2]), command
             continue
         words = [word for word in command[1:] if not word.startswith("-") and word != "local"]
-        request = [sys.executable, "-m", "prefect", *words, "--help"]
-        message = subprocess.run(request, capture_output=True, text=True, check=True).stdout
+        help_command = [sys.executable, "-m", "prefect", *words, "--help"]
+        message = subprocess.run(help_command, capture_output=True, text=True, check=True).stdout
         for flag in [word.partition("=")[0] for word in command if word.startswith("--")]:
             assert flag in message, command
     assert len(commands) == 3

@@ -1,4 +1,4 @@
-"""The image: its last stage built on a real engine and run, with a few packages in the place of the installation."""
+"""The image: its last stage is built on a real engine and run, with a few packages instead of the full installation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ with BubblewrapHost(image.parent, packages=()) as host:
 
 
 class Engine:
-    """A Docker engine, by a client that can build."""
+    """A Docker engine, called by a client that can build."""
 
     def __init__(self, docker: str, address: str) -> None:
         self.docker, self.address = docker, address
@@ -43,7 +43,7 @@ class Engine:
         return subprocess.run(command, capture_output=True, text=True, check=check)
 
     def container(self, *security: str) -> str:
-        """Starts one that does nothing, without a network and capabilities; its id."""
+        """Start an idle container without network and capabilities; return its id."""
         options = [
             "--detach",
             "--network=none",
@@ -56,7 +56,7 @@ class Engine:
 
 @pytest.fixture(scope="module")
 def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout, with what must not get into an image."""
+    """Return a checkout with files that must not get into an image."""
     folder = tmp_path_factory.mktemp("context") / "rollmill"
     folder.mkdir()
     for name in SENT:
@@ -71,7 +71,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(context: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Engine:
-    """An engine that has built the image."""
+    """Return an engine that has built the image."""
     address = shared_engine(request.config)
     if Path("/usr/bin/python3").resolve().name != f"python{sys.version_info.major}.{sys.version_info.minor}":
         pytest.skip("the environment's Python is another than the system's, of which the image is made")
@@ -87,7 +87,7 @@ def engine(context: Path, tmp_path_factory: pytest.TempPathFactory, request: pyt
 
 @pytest.fixture(scope="module")
 def worker(engine: Engine) -> Iterator[list[str]]:
-    """Return a function that runs a command in a container with the permissions of a worker in the compose file."""
+    """Yield the arguments that run a command in a container with the permissions of the compose file's worker."""
     container = engine.container(*services()["worker-cpu"]["security_opt"])
     yield ["exec", container, "/usr/bin/tini", "--"]
     engine("rm", "--force", container)
@@ -95,7 +95,7 @@ def worker(engine: Engine) -> Iterator[list[str]]:
 
 @pytest.fixture
 def unpermitted(engine: Engine) -> Iterator[str]:
-    """A container that may do no more than any. Its test is the first: every container is a copy of the image."""
+    """Yield a container with default permissions. Its test must run first: every container copies the image."""
     container = engine.container("no-new-privileges:true")
     yield container
     engine("rm", "--force", container)

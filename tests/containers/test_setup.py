@@ -1,4 +1,4 @@
-"""`scripts/setup`: which build it installs, and when; with a uv that only notes what it is asked for."""
+"""`scripts/setup` installs the right build at the right time; a fake uv only records its arguments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROGRAM = "#!/bin/sh\nexit 0\n"
 
 
 class Project:
-    """A folder that can be set up, on a machine of any kind."""
+    """A project folder to set up, on a simulated machine of any kind."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -62,7 +62,7 @@ def test_readme_lists_every_example() -> None:
 
 @pytest.fixture(scope="module")
 def verified(tmp_path_factory: pytest.TempPathFactory, prefect_environment: dict[str, str]) -> tuple[Path, str]:
-    """The folder in which the example of a verifier ran, and its output."""
+    """Run the example of a verifier; return its folder and its output."""
     folder = tmp_path_factory.mktemp("verified")
     return folder, run_example("own_verifier.py", folder=folder, environment=prefect_environment)
 
