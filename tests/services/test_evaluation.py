@@ -207,7 +207,7 @@ def test_a_sandbox_service_that_ends_in_the_middle(folder):
         (["--dataset", "/no/such/file.jsonl"], 1, "/no/such/file.jsonl"),
         ([], 2, "--dataset"),
         (["--dataset", "PROBLEMS", "--ladder", "steep"], 1, "no ladder 'steep'"),
-        (["--dataset", "PROBLEMS", "--sandbox_server", "ftp://x"], 1, "is no address"),
+        (["--dataset", "PROBLEMS", "--sandbox_server", "ftp://x"], 1, "is not the address of a service"),
         (["--dataset", "PROBLEMS", "--host", "0.0.0.0"], 1, "set ROLLMILL_EVALUATION_TOKEN"),
     ],
 )
