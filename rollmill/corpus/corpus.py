@@ -199,7 +199,7 @@ def _scan_journal(journal: Path, report_bad_row: Callable[[BadRow], None]) -> tu
     indexed = read_index(journal)
     covered, lines = (indexed.covered, indexed.lines) if indexed else (0, 0)
     scan, bad = Scan(), 0
-    for number, text, offset in raw_json_lines(str(journal), offset=covered, lines=lines):
+    for number, text, offset in raw_json_lines(str(journal), offset=covered, lines_before=lines):
         if not text.endswith(b"\n"):
             break  # still being written, or torn by a crash: not yet a row
         fault = scan.add(number, text, offset)

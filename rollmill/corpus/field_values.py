@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-LARGEST = 2**63 - 1
+LARGEST_INT = 2**63 - 1
 """The largest whole number of the table's columns."""
 MISSING = "missing"
 _LONGEST_NUMBER = 19
-"""Digits of a number that may be beyond `LARGEST`."""
+"""Digits of a number that may be beyond `LARGEST_INT`."""
 _LARGEST_FLOAT = sys.float_info.max
 
 
@@ -57,12 +57,12 @@ def number(field: str, value: Any) -> float | None:
 
 
 def whole_number(field: str, value: Any) -> int | None:
-    """Return a whole number from 0 to `LARGEST`, or None for null. Raises `FieldError`."""
+    """Return a whole number from 0 to `LARGEST_INT`, or None for null. Raises `FieldError`."""
     if value is None:
         return None
     if type(value) is float and value.is_integer():
         value = int(value)
-    if type(value) is int and 0 <= value <= LARGEST:
+    if type(value) is int and 0 <= value <= LARGEST_INT:
         return value
     raise FieldError(field, f"expected a whole number from 0 on, or null, found {to_short_json(value)}")
 
@@ -82,8 +82,8 @@ def number_or_none(value: Any) -> float | None:
 
 
 def count_or_none(value: Any) -> int | None:
-    """Return a whole number from 0 to `LARGEST`; None for any other value."""
-    return value if type(value) is int and 0 <= value <= LARGEST else None
+    """Return a whole number from 0 to `LARGEST_INT`; None for any other value."""
+    return value if type(value) is int and 0 <= value <= LARGEST_INT else None
 
 
 def text_or_json(value: Any) -> str | None:

@@ -52,7 +52,7 @@ def folders(tmp_path: Path) -> Path:
         yield data
 
 
-OUTSIDE = "lies outside"
+OUTSIDE = "outside the allowed folders"
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_symlinked_image_folder_is_refused_naming_the_flag(load, tmp_path, whole
     lines = tmp_path / "ds" / "train.jsonl"
     lines.write_text('{"prompt": "q", "answer": "1", "image": "images/1.png"}\n')
     dataset = str(lines.parent if whole_folder else lines)
-    with pytest.raises(InputError, match=r"1 x image: image file lies outside the folders .*--image_folders") as raised:
+    with pytest.raises(InputError, match=r"1 x image: image file is outside the allowed .*--image_folders") as raised:
         load(dataset)
     assert "big" not in str(raised.value)
     if exists:
@@ -167,7 +167,7 @@ def test_snapshot_cannot_redirect_its_blobs_folder(load, snapshot, tmp_path):
     blobs = snapshot.parents[1] / "blobs"
     blobs.rename(tmp_path / "elsewhere")
     blobs.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match="lies outside"):
+    with pytest.raises(InputError, match="outside the allowed folders"):
         load(str(snapshot))
 
 
@@ -401,7 +401,7 @@ def test_parquet_that_names_files(load, tmp_path, whole_folder):
     pq.write_table(pa.table(rows, schema=features.arrow_schema), folder / "data.parquet")
     loaded = load(str(folder if whole_folder else folder / "data.parquet"))
     assert [problem.prompt for problem in loaded.problems] == ["c", "d"]
-    assert all("lies outside" in row["reason"] for row in loaded.quarantine)
+    assert all("outside the allowed folders" in row["reason"] for row in loaded.quarantine)
 
 
 def test_a_folder_of_pictures(load, tmp_path):
@@ -456,7 +456,7 @@ def test_image_folders_are_used_and_must_exist(load, write_lines, tmp_path):
     (tmp_path / "pictures" / "a.png").write_bytes(make_png(1))
     (tmp_path / "data").mkdir()
     path = write_lines({"prompt": "q", "answer": 1, "image": str(tmp_path / "pictures" / "a.png")}, name="data/d.jsonl")
-    with pytest.raises(InputError, match="lies outside"):
+    with pytest.raises(InputError, match="outside the allowed folders"):
         load(path)
     assert load(path, image_folders=(str(tmp_path / "pictures"),)).report.count == 1
     with pytest.raises(InputError, match=r"--image_folders .*nowhere.*no such folder"):
