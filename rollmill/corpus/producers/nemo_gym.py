@@ -59,7 +59,7 @@ def _task(document: Row, origin: RowOrigin) -> str:
     index = whole_number(document.get(_TASK))
     if index is None:
         return origin.generated_id
-    return f"{text(fields(document.get('agent_ref')).get('name')) or origin.name}-{index}"
+    return f"{text(fields(document.get('agent_ref')).get('name')) or origin.file_stem}-{index}"
 
 
 def _prompt(request: Row) -> list[Row]:

@@ -203,7 +203,7 @@ def test_a_file_for_pettingllms(tmp_path):
         ("env: 3", "", "{} line 1: env: 3 is no mapping: give KEY: VALUE"),
         ("env:\n  a: 1\n  b: 2\n  a: 3", "", "{} line 4: env.a: is given twice"),
         ("- a", "", "{}: expected parameters, as in `temperature: 0.7`, but there are none"),
-        ("a: &a {b: *a}", "", "{}: a setting contains itself by an alias: write it out"),
+        ("a: &a {b: *a}", "", "{}: a value contains itself through an alias: write it out"),
         ("a: [", "", "{} line 1: not valid YAML: expected the node content, but found '<stream end>'"),
         ("", "~env.a", "'~env.a' is no override: give NAME=VALUE, as in training.sft_num_episodes=500"),
         ("", "=3", "'=3' is no override: give NAME=VALUE, as in training.sft_num_episodes=500"),
