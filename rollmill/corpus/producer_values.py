@@ -1,4 +1,7 @@
-"""Values of other producers' rows: each reader accepts any JSON value, and returns None where it does not fit."""
+"""Read values of other producers' rows, and make values of records from them.
+
+`as_...` functions accept any JSON value, and return None, or an empty dict or list, where it does not fit.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from rollmill.corpus.message_roles import langchain_role
 from rollmill.files.rows import Row
 
 Chat = list[Row]
-FULL = 1.0
+FULL_REWARD = 1.0
 """The reward from which on a rollout counts as successful, where its producer records only the reward."""
 _ROLES = {
     "human": "user",
@@ -54,32 +57,32 @@ def parse_json_text(value: Any) -> Any:
         return value
 
 
-def fields(value: Any) -> Row:
-    """Return an object, also of JSON text; an empty one for any other value."""
+def as_dict(value: Any) -> Row:
+    """Return a JSON object, or the one that JSON text contains, as a dict; an empty dict for any other value."""
     value = parse_json_text(value)
     return value if isinstance(value, dict) else {}
 
 
-def objects(value: Any) -> list[Row]:
-    """Return the objects of a list; the list and each item may be JSON text. Other items are left out."""
+def as_dicts(value: Any) -> list[Row]:
+    """Return the JSON objects of a list as dicts; the list and each item may be JSON text. Other items are left out."""
     value = parse_json_text(value)
     items = map(parse_json_text, value) if isinstance(value, list) else ()
     return [item for item in items if isinstance(item, dict)]
 
 
-def text(value: Any) -> str | None:
-    """Return text that is not empty, or a number as text; None for any other value."""
+def as_text(value: Any) -> str | None:
+    """Return a string that is not empty, or a number as a string; None for any other value."""
     if isinstance(value, str):
         return value or None
     return str(value) if type(value) in (int, float) else None
 
 
 def first_text(document: Mapping[str, Any], names: Iterable[str]) -> str | None:
-    """Return the text or number of the first of these fields that has one."""
-    return next((value for name in names if (value := text(document.get(name))) is not None), None)
+    """Return `as_text` of the first of these fields that has a text or number; None if none has."""
+    return next((value for name in names if (value := as_text(document.get(name))) is not None), None)
 
 
-def number(value: Any) -> float | None:
+def as_number(value: Any) -> float | None:
     """Return a finite number, true as 1, also from text; None for any other value."""
     if isinstance(value, str) and len(value) <= _LONGEST_NUMBER_TEXT:
         try:
@@ -89,62 +92,62 @@ def number(value: Any) -> float | None:
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
-def boolean(value: Any) -> bool | None:
+def as_boolean(value: Any) -> bool | None:
     """Return true or false, also from 1 and 0 (as tables have them) and from text; None for any other value."""
     if isinstance(value, str):
         return _BOOLEAN_TEXTS.get(value.strip().lower())
     return bool(value) if isinstance(value, (bool, int, float)) and value in (0, 1) else None
 
 
-def whole_number(value: Any) -> int | None:
+def as_whole_number(value: Any) -> int | None:
     """Return a whole number from 0 on; None for any other value."""
     return value if type(value) is int and value >= 0 else None
 
 
-def usage(prompt_tokens: Any, completion_tokens: Any) -> Row | None:
+def make_usage(prompt_tokens: Any, completion_tokens: Any) -> Row | None:
     """Return a rollout's token counts as records have them; None where neither is known."""
-    known = {"prompt_tokens": whole_number(prompt_tokens), "completion_tokens": whole_number(completion_tokens)}
+    known = {"prompt_tokens": as_whole_number(prompt_tokens), "completion_tokens": as_whole_number(completion_tokens)}
     return known if any(value is not None for value in known.values()) else None
 
 
-def verdict_fields(reward: Any, success: Any = None) -> Row:
+def make_verdict(reward: Any, success: Any = None) -> Row:
     """Return the fields `reward` and `success` of a record, each null where its value does not fit.
 
     One is derived from the other where only one is known: success alone is a reward of 1 or 0, a reward alone a success
-    from `FULL` on.
+    from `FULL_REWARD` on.
     """
-    points = number(reward)
-    succeeded = boolean(success)
+    points = as_number(reward)
+    succeeded = as_boolean(success)
     if points is None and succeeded is not None:
         points = float(succeeded)
     if succeeded is None and points is not None:
-        succeeded = points >= FULL
+        succeeded = points >= FULL_REWARD
     return {"reward": points, "success": succeeded}
 
 
-def verdict(*candidates: Any) -> Row:
+def find_verdict(*candidates: Any) -> Row:
     """Return `reward` and `success`, each from the first object that has such a value under any of its names."""
-    rows = [fields(candidate) for candidate in candidates]
-    reward = next((each[name] for each in rows for name in _REWARDS if number(each.get(name)) is not None), None)
-    success = next((each[name] for each in rows for name in _SUCCESSES if boolean(each.get(name)) is not None), None)
-    return verdict_fields(reward, success)
+    rows = [as_dict(candidate) for candidate in candidates]
+    reward = next((each[name] for each in rows for name in _REWARDS if as_number(each.get(name)) is not None), None)
+    success = next((each[name] for each in rows for name in _SUCCESSES if as_boolean(each.get(name)) is not None), None)
+    return make_verdict(reward, success)
 
 
-def failure(kind: Any, message: Any) -> Row:
+def make_failure(kind: Any, message: Any) -> Row:
     """Return the `error` of a rollout that failed outside of the model, and so has no verdict."""
-    return {"type": text(kind) or "error", "message": (text(message) or "")[:2000]}
+    return {"type": as_text(kind) or "error", "message": (as_text(message) or "")[:2000]}
 
 
 def openai_tools(value: Any) -> list[Row] | None:
     """Return tools in OpenAI's form, also those of Responses, Anthropic, Gemini and verifiers; None for no tools."""
-    declared = [each for tool in objects(value) for each in _gemini_functions(tool) or [tool]]
+    declared = [each for tool in as_dicts(value) for each in _gemini_functions(tool) or [tool]]
     tools = [tool if isinstance(tool.get("function"), dict) else _tool(tool) for tool in declared]
     return [tool for tool in tools if tool] or None
 
 
 def _gemini_functions(tool: Row) -> list[Row]:
     """Return the function declarations inside of one of Gemini's tools."""
-    return [each for name in ("functionDeclarations", "function_declarations") for each in objects(tool.get(name))]
+    return [each for name in ("functionDeclarations", "function_declarations") for each in as_dicts(tool.get(name))]
 
 
 def _tool(tool: Row) -> Row:
@@ -155,9 +158,9 @@ def _tool(tool: Row) -> Row:
     return {"type": "function", "function": {key: item for key, item in function.items() if item is not None}}
 
 
-def chat(value: Any) -> Chat | None:
+def as_chat(value: Any) -> Chat | None:
     """Return a conversation, also ShareGPT's or LangChain's, from a list or JSON text; None for any other value."""
-    messages = objects(value)
+    messages = as_dicts(value)
     if not messages:
         return None
     return [_with_role(message) for message in messages]
@@ -197,13 +200,13 @@ def _of_share_gpt(turn: Row) -> Row:
     return message
 
 
-def with_system(messages: Sequence[Row], document: Row) -> list[Row]:
+def add_system_prompt(messages: Sequence[Row], document: Row) -> list[Row]:
     """Return a conversation after the system prompt that its row has beside it, unless it begins with its own.
 
     The system prompt is under `system` (text, or Anthropic's parts) or `system_prompt`.
     """
     prompt = next((value for name in ("system", "system_prompt") if (value := document.get(name))), None)
-    has_prompt = isinstance(prompt, str) or bool(objects(prompt))
+    has_prompt = isinstance(prompt, str) or bool(as_dicts(prompt))
     if not has_prompt or any(message.get("role") in ("system", "developer") for message in messages):
         return list(messages)
     return [{"role": "system", "content": prompt}, *messages]
@@ -214,7 +217,7 @@ def exclude_from_training(message: Row) -> Row:
     return {**message, "weight": 0} if message.get("role") == "assistant" else message
 
 
-def before_answer(messages: Sequence[Row]) -> list[Row]:
+def messages_before_answer(messages: Sequence[Row]) -> list[Row]:
     """Return the messages before the first turn of the model."""
     first = next((index for index, message in enumerate(messages) if message.get("role") == "assistant"), len(messages))
     return list(messages[:first])

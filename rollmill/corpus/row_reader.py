@@ -11,7 +11,7 @@ import orjson
 
 from rollmill.corpus.json_repair import repair
 from rollmill.corpus.producer import Producer, RowOrigin, find_producer
-from rollmill.corpus.producer_values import chat, parse_json_text, verdict_fields
+from rollmill.corpus.producer_values import as_chat, make_verdict, parse_json_text
 from rollmill.errors import InputError
 from rollmill.files.raw_row import RawRow
 from rollmill.files.rows import BadRow, Row
@@ -83,9 +83,9 @@ class RowReader(NamedTuple):
                 return _bad(row, "instance_id", missing_id(document, self.fields.id))
         if self.fields.reward is not None:
             value = look_up(document, self.fields.reward)
-            record |= verdict_fields(value, value if isinstance(value, bool) else None)
+            record |= make_verdict(value, value if isinstance(value, bool) else None)
         if self.fields.messages is not None:
-            messages = chat(look_up(document, self.fields.messages))
+            messages = as_chat(look_up(document, self.fields.messages))
             if messages is None:
                 return _bad(row, "messages", f"{self.fields.messages} holds no messages")
             record = {key: value for key, value in record.items() if key not in CONVERSATION} | {"messages": messages}
@@ -148,7 +148,7 @@ def parse_row(row: RawRow | BadRow | None) -> Any:
 
 def is_message(value: Any) -> bool:
     """Return whether a decoded value is a message of a conversation."""
-    messages = chat([value]) if isinstance(value, dict) else None
+    messages = as_chat([value]) if isinstance(value, dict) else None
     return messages is not None and isinstance(messages[0].get("role"), str) and "content" in messages[0]
 
 

@@ -490,6 +490,8 @@ def test_speakers_and_texts_under_other_names(tmp_path, row):
         {"system_prompt": "s", "conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
         {"system": [{"type": "text", "text": "s"}], "messages": CHAT},
         {"request": {"system": "s", "messages": CHAT[:1]}, "response": OF_ANTHROPIC},
+        {"proxy_server_request": {"system": "s", "messages": CHAT[:1]}, "response": OF_ANTHROPIC},
+        {"system": "s", "messages": CHAT[:1], "request": {"max_tokens": 8}, "response": OF_ANTHROPIC},
     ],
 )
 def test_a_system_prompt_beside_the_conversation_is_its_first_message(tmp_path, row):

@@ -8,16 +8,16 @@ from typing import Any
 from rollmill.corpus.producer import ProducerEntry, RowOrigin
 from rollmill.corpus.producer_values import (
     Chat,
+    as_dict,
+    as_dicts,
+    as_number,
+    as_text,
+    as_whole_number,
     exclude_from_training,
-    failure,
-    fields,
-    number,
-    objects,
+    make_failure,
+    make_usage,
+    make_verdict,
     openai_tools,
-    text,
-    usage,
-    verdict_fields,
-    whole_number,
 )
 from rollmill.files.rows import Row
 
@@ -45,40 +45,40 @@ class InspectAi:
 
     def rollouts(self, document: Row, origin: RowOrigin) -> Iterator[Row]:
         """Yield one rollout for each sample; the epochs of a sample are samples of the same problem."""
-        for sample in objects(document["samples"]) if "eval" in document else [document]:
+        for sample in as_dicts(document["samples"]) if "eval" in document else [document]:
             yield _of_sample(sample, origin)
 
 
 def _of_sample(sample: Row, origin: RowOrigin) -> Row:
-    output = fields(sample.get("output"))
-    choice = next(iter(objects(output.get("choices"))), {})
-    error, limit = sample.get("error"), fields(sample.get("limit"))
-    message = text(fields(error).get("message")) or text(error)
-    usages = [fields(each) for each in fields(sample.get("model_usage")).values()]
-    model = text(output.get("model"))
-    epoch = whole_number(sample.get("epoch"))
+    output = as_dict(sample.get("output"))
+    choice = next(iter(as_dicts(output.get("choices"))), {})
+    error, limit = sample.get("error"), as_dict(sample.get("limit"))
+    message = as_text(as_dict(error).get("message")) or as_text(error)
+    usages = [as_dict(each) for each in as_dict(sample.get("model_usage")).values()]
+    model = as_text(output.get("model"))
+    epoch = as_whole_number(sample.get("epoch"))
     return {
-        "instance_id": text(sample.get("id")) or origin.generated_id,
+        "instance_id": as_text(sample.get("id")) or origin.generated_id,
         "sample_id": epoch - 1 if epoch else None,
         "messages": _messages(sample, choice),
         "tools": _tools(sample),
-        "finish_reason": text(choice.get("stop_reason")),
-        "exit_status": f"{limit['type']}_limit" if text(limit.get("type")) else None,
-        "usage": usage(_sum(usages, "input_tokens"), _sum(usages, "output_tokens")),
-        "error": failure("sample_error", message) if error else None,
+        "finish_reason": as_text(choice.get("stop_reason")),
+        "exit_status": f"{limit['type']}_limit" if as_text(limit.get("type")) else None,
+        "usage": make_usage(_sum(usages, "input_tokens"), _sum(usages, "output_tokens")),
+        "error": make_failure("sample_error", message) if error else None,
         "metadata": {"model": model} if model else None,
-        **verdict_fields(_points(fields(sample.get("scores")) or {"score": sample.get("score")})),
+        **make_verdict(_points(as_dict(sample.get("scores")) or {"score": sample.get("score")})),
     }
 
 
 def _sum(uses: list[Row], name: str) -> int | None:
-    known = [amount for each in uses if (amount := whole_number(each.get(name))) is not None]
+    known = [amount for each in uses if (amount := as_whole_number(each.get(name))) is not None]
     return sum(known) if known else None
 
 
 def _points(scores: Mapping[str, Any]) -> float | None:
     """Return the value of the first score that has one: a number, a grade, or the only value of an object."""
-    values = (_value(fields(score).get("value")) for score in scores.values())
+    values = (_value(as_dict(score).get("value")) for score in scores.values())
     return next((value for value in values if value is not None), None)
 
 
@@ -86,23 +86,23 @@ def _value(value: Any) -> float | None:
     if isinstance(value, dict) and len(value) == 1:
         value = next(iter(value.values()))
     if not isinstance(value, str):
-        return number(value)
+        return as_number(value)
     grade = _GRADES.get(value, _GRADES.get(value.lower()))
     if grade is not None:
         return grade
     try:
-        return number(float(value))
+        return as_number(float(value))
     except ValueError:
         return None
 
 
 def _messages(sample: Row, choice: Row) -> Chat:
-    attachments = fields(sample.get("attachments"))
-    recorded = objects(sample.get("messages"))
+    attachments = as_dict(sample.get("attachments"))
+    recorded = as_dicts(sample.get("messages"))
     if not recorded:
         prompt = sample.get("input")
-        recorded = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else objects(prompt)
-        recorded += [fields(choice.get("message"))] if choice.get("message") else []
+        recorded = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else as_dicts(prompt)
+        recorded += [as_dict(choice.get("message"))] if choice.get("message") else []
     return [_message(_resolve_attachments(message, attachments, _DEEPEST)) for message in recorded]
 
 
@@ -120,8 +120,8 @@ def _resolve_attachments(value: Any, attachments: Row, levels: int) -> Any:
 def _message(recorded: Row) -> Row:
     message = {key: value for key, value in recorded.items() if key not in _UNUSED_FIELDS and value is not None}
     if recorded.get("role") == "tool":
-        named = text(recorded.get("function"))
-        error = text(fields(recorded.get("error")).get("message"))
+        named = as_text(recorded.get("function"))
+        error = as_text(as_dict(recorded.get("error")).get("message"))
         message |= {"name": named} if named else {}
         message |= {"content": error} if error and not message.get("content") else {}
         return message
@@ -131,7 +131,7 @@ def _message(recorded: Row) -> Row:
     content = message.get("content")
     if isinstance(content, list):
         message["content"] = [_part(part) for part in content]
-    if calls := objects(message.pop("tool_calls", None)):
+    if calls := as_dicts(message.pop("tool_calls", None)):
         message["tool_calls"] = [_call(call) for call in calls]
     return exclude_from_training(message) if recorded.get("source") == "input" else message
 
@@ -150,5 +150,5 @@ def _call(call: Row) -> Row:
 
 def _tools(sample: Row) -> list[Row] | None:
     """Return the tools of the first model request that had any; only the events record them."""
-    events = (event for event in objects(sample.get("events")) if event.get("event") == "model")
+    events = (event for event in as_dicts(sample.get("events")) if event.get("event") == "model")
     return next((tools for event in events if (tools := openai_tools(event.get("tools")))), None)

@@ -1,4 +1,4 @@
-"""Logs of requests with their responses, of LiteLLM and others, and the outputs of batches."""
+"""Import logs of requests with their responses, of LiteLLM and others, and output files of Batch APIs."""
 
 from __future__ import annotations
 
@@ -8,138 +8,155 @@ from typing import Any
 from rollmill.corpus.producer import ProducerEntry, RowOrigin
 from rollmill.corpus.producer_values import (
     Chat,
-    chat,
-    failure,
-    fields,
+    add_system_prompt,
+    as_chat,
+    as_dict,
+    as_dicts,
+    as_text,
+    find_verdict,
     first_text,
-    objects,
+    make_failure,
+    make_usage,
     openai_tools,
     parse_json_text,
-    text,
-    usage,
-    verdict,
-    with_system,
 )
 from rollmill.files.rows import Row
 
-ENTRY = ProducerEntry("litellm", "LiteLlm", "logs of requests and responses, outputs of batches")
+ENTRY = ProducerEntry("litellm", "LiteLlm", "logs of requests and responses, Batch API output files")
 
-_LOGGED = frozenset({"call_type", "request_id", "litellm_call_id", "model_parameters", "startTime", "api_base"})
+_LOG_FIELDS = frozenset({"call_type", "request_id", "litellm_call_id", "model_parameters", "startTime", "api_base"})
+"""Fields that only logs of requests have."""
 _ANSWERS = frozenset({"choices", "output", "error"})
-_PARAMETERS = ("model_parameters", "optional_params")
+_PARAMETER_FIELDS = ("model_parameters", "optional_params")
 
 
 class LiteLlm:
-    """Reads `{"messages", "response"}` of LiteLLM, `{"request": {"messages"}, "response"}` of others, and batches.
-
-    The output of a batch has answers without their requests: these are not trained on.
+    """Reads `{"messages", "response"}` of LiteLLM, `{"request": {...}, "response"}` of others, and batch outputs.
+    The output of a batch usually lacks the requests. Answers without their request become rollouts, so that they are
+    counted and can be viewed, but are not trained on.
     """
 
     def recognizes(self, document: Any) -> bool:
-        """Return whether a row has messages, and a response with an answer; or, with other fields of a log, none."""
-        if not isinstance(document, dict) or "instance_id" in document:
+        """Return whether a row is a logged request.
+
+        It has messages, and a response with an answer; without an answer it has a field of `_LOG_FIELDS`. A row of a
+        Batch API output is one, too.
+        """
+        if not isinstance(document, dict) or "instance_id" in document:  # rollmill's own rows have an `instance_id`
             return False
-        if _is_of_batch(document):
+        if _is_batch_output(document):
             return True
         if "response" not in document:
             return False
         if _request_messages(document) is None:
             return False
-        response = fields(document["response"])
-        return not _ANSWERS.isdisjoint(response) or _is_message(response) or not _LOGGED.isdisjoint(document)
+        response = as_dict(document["response"])
+        has_answer = not _ANSWERS.isdisjoint(response) or _is_anthropic_response(response)
+        return has_answer or not _LOG_FIELDS.isdisjoint(document)
 
     def rollouts(self, document: Row, origin: RowOrigin) -> Iterator[Row]:
         """Yield one rollout for each choice of a response; for a failed request one without an answer."""
-        document = _as_logged(document) if _is_of_batch(document) else document
-        response, request = fields(document["response"]), fields(document.get("request"))
-        tokens = fields(response.get("usage"))
-        parameters = [request, *(fields(document.get(name)) for name in _PARAMETERS)]
-        choices = objects(response.get("choices"))
-        model = text(document.get("model")) or text(response.get("model"))
-        known = {
+        document = _as_log_row(document) if _is_batch_output(document) else document
+        response, request = as_dict(document["response"]), as_dict(document.get("request"))
+        tokens = as_dict(response.get("usage"))
+        parameters = [request, *(as_dict(document.get(name)) for name in _PARAMETER_FIELDS)]
+        choices = as_dicts(response.get("choices"))
+        model = as_text(document.get("model")) or as_text(response.get("model"))
+        messages = _request_messages(document)
+        tools = (openai_tools(each.get("tools")) for each in parameters)
+        shared = {
             "instance_id": first_text(document, ("id", "request_id", "litellm_call_id")) or origin.generated_id,
-            "prompt": with_system(_request_messages(document) or [], request or document),
+            "prompt": add_system_prompt(messages or [], request or document),
             # An answer without its request is not trained on.
-            "trainable": None if _request_messages(document) else False,
-            "tools": next((tools for each in parameters if (tools := openai_tools(each.get("tools")))), None),
+            "trainable": None if messages else False,
+            "tools": next(filter(None, tools), None),
+            # The usage is the sum over all choices: that of one is not known if there are several.
             "usage": _usage(tokens) if len(choices) < 2 else None,
             "metadata": {"model": model} if model else None,
-            **verdict(document, document.get("metadata")),
+            **find_verdict(document, document.get("metadata")),
         }
-        error = _error(document)
-        if not error and objects(response.get("output")):  # of OpenAI's Responses
-            ends = {"status": "incomplete"} if response.get("status") == "incomplete" else {}
-            yield known | {"completion": objects(response["output"]), **ends}
+        error = _failure(document)
+        if not error and as_dicts(response.get("output")):  # of OpenAI's Responses API
+            # A record with this status was cut off at a limit on tokens.
+            ending = {"status": "incomplete"} if response.get("status") == "incomplete" else {}
+            yield shared | {"completion": as_dicts(response["output"]), **ending}
             return
-        if not error and _is_message(response):
+        if not error and _is_anthropic_response(response):
             answer = {"role": "assistant", "content": response["content"]}
-            more: Row = {"stop_reason": text(response.get("stop_reason")), "usage": _usage(tokens)}
-            yield known | more | {"completion": [answer]}
+            yield shared | {"completion": [answer], "stop_reason": as_text(response.get("stop_reason"))}
             return
         if error or not choices:
-            yield known | {"error": error or failure("no_choices", "the response has no choices")}
+            yield shared | {"error": error or make_failure("no_choices", "the response has no choices")}
             return
         for number, choice in enumerate(choices):
-            message = {"role": "assistant", **fields(choice.get("message"))}
-            reason = text(choice.get("finish_reason"))
-            yield known | {"sample_id": number, "completion": [message], "finish_reason": reason}
+            message = {"role": "assistant", **as_dict(choice.get("message"))}
+            reason = as_text(choice.get("finish_reason"))
+            yield shared | {"sample_id": number, "completion": [message], "finish_reason": reason}
 
 
-def _is_of_batch(document: Row) -> bool:
-    """Return whether a row is from the output of a batch, as OpenAI, vLLM and Anthropic write it."""
+def _is_batch_output(document: Row) -> bool:
+    """Return whether a row is from a Batch API output file, as OpenAI, vLLM and Anthropic write it."""
     return "custom_id" in document and not {"response", "result"}.isdisjoint(document)
 
 
-def _as_logged(document: Row) -> Row:
-    """Return a row of a batch in the form of a log's row."""
-    result, response = fields(document.get("result")), fields(document.get("response"))
-    body = fields(result.get("message")) or fields(response.get("body"))
+def _as_log_row(document: Row) -> Row:
+    """Return a row of a Batch API output in the form of a log's row."""
+    result, response = as_dict(document.get("result")), as_dict(document.get("response"))
+    body = as_dict(result.get("message")) or as_dict(response.get("body"))
     error = document.get("error") or result.get("error") or body.get("error")
-    request = fields(document.get("request"))
+    request = as_dict(document.get("request"))
+    # Without any `error`, the `type` of Anthropic's `result` tells what happened ("errored", "expired", "canceled").
     return document | {
         "id": document["custom_id"],
-        "request": fields(request.get("body")) or request,
+        "request": as_dict(request.get("body")) or request,
         "response": body if body and not error else {"error": error or result.get("type") or "no answer"},
     }
 
 
-def _is_message(response: Row) -> bool:
+def _is_anthropic_response(response: Row) -> bool:
     """Return whether a response is one of Anthropic's Messages API."""
     return response.get("role") == "assistant" and isinstance(response.get("content"), list)
 
 
 def _usage(tokens: Row) -> Row | None:
-    prompt, completion = ("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens")
-    return usage(*(next((tokens[name] for name in names if name in tokens), None) for names in (prompt, completion)))
+    """Return the token counts under OpenAI's names, or those of Anthropic and the Responses API."""
+    prompt = tokens.get("prompt_tokens", tokens.get("input_tokens"))
+    completion = tokens.get("completion_tokens", tokens.get("output_tokens"))
+    return make_usage(prompt, completion)
 
 
 def _request_messages(document: Row) -> Chat | None:
-    """Return the messages of the request; None where there are none."""
-    requests = (document, fields(document.get("request")), fields(document.get("proxy_server_request")))
-    conversations = (chat(request.get("messages")) or _input(request) for request in requests)
-    return next((messages for messages in conversations if messages), None)
+    """Return the messages of the request, with the system prompt beside them; None where there are none."""
+    requests = (document, as_dict(document.get("request")), as_dict(document.get("proxy_server_request")))
+    for request in requests:
+        if messages := as_chat(request.get("messages")):
+            return add_system_prompt(messages, request)
+        if messages := _input(request):
+            return messages
+    return None
 
 
 def _input(request: Row) -> Chat:
-    """Return the input of a request of OpenAI's Responses as messages."""
+    """Return the input of a request of OpenAI's Responses API as messages, its instructions as the system prompt."""
     content = parse_json_text(request.get("input"))
-    turns = [{"role": "user", "content": content}] if text(content) else objects(content)
-    return with_system(turns, {"system": request.get("instructions")})
+    turns = [{"role": "user", "content": content}] if as_text(content) else as_dicts(content)
+    return add_system_prompt(turns, {"system": request.get("instructions")})
 
 
-def _error(document: Row) -> Row | None:
-    """Return the `error` of a failed request; None where it did not fail."""
-    known = fields(document.get("error_information"))
-    response_error = fields(document["response"]).get("error")
-    details = fields(response_error)
-    details = fields(details.get("error")) or details
+def _failure(document: Row) -> Row | None:
+    """Return the `error` of a record for a failed request, from wherever the log describes it; None if it succeeded."""
+    information = as_dict(document.get("error_information"))
+    response_error = as_dict(document["response"]).get("error")
+    details = as_dict(response_error)
+    details = as_dict(details.get("error")) or details  # some servers nest the error in an `error`
     message = (
-        first_text(known, ("error_message",))
+        first_text(information, ("error_message",))
         or first_text(document, ("error_str", "exception"))
         or first_text(details, ("message",))
-        or text(response_error)
+        or as_text(response_error)
     )
-    if document.get("status") != "failure" and message is None and not details:
+    failed = document.get("status") == "failure" or message is not None or bool(details)
+    if not failed:
         return None
-    kind = first_text(known, ("error_class", "error_code")) or first_text(details, ("type", "code"))
-    return failure(kind or "failure", message)
+    kind = first_text(information, ("error_class", "error_code")) or first_text(details, ("type", "code"))
+    return make_failure(kind or "failure", message)

@@ -6,7 +6,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from rollmill.corpus.producer import ProducerEntry, RowOrigin
-from rollmill.corpus.producer_values import Chat, failure, fields, first_text, objects, text, verdict, whole_number
+from rollmill.corpus.producer_values import (
+    Chat,
+    as_dict,
+    as_dicts,
+    as_text,
+    as_whole_number,
+    find_verdict,
+    first_text,
+    make_failure,
+)
 from rollmill.files.rows import Row
 
 ENTRY = ProducerEntry("mini-swe-agent", "MiniSweAgent", "trajectories (.traj.json) of versions 1 and 2")
@@ -29,30 +38,30 @@ class MiniSweAgent:
 
     def rollouts(self, document: Row, origin: RowOrigin) -> Iterator[Row]:
         """Yield the one rollout; an exception outside of the agent is an error, a limit that it reached is not."""
-        info = fields(document.get("info"))
-        status = text(info.get("exit_status"))
+        info = as_dict(document.get("info"))
+        status = as_text(info.get("exit_status"))
         has_failed = any(info.get(name) for name in _FAILURE_FIELDS)
-        model = fields(fields(info.get("config")).get("model")).get("model_name")
+        model = as_dict(as_dict(info.get("config")).get("model")).get("model_name")
         yield {
             "instance_id": first_text(document, ("instance_id",)) or origin.generated_id,
             "sample_id": document.get("sample_id"),
             "messages": _messages(document["messages"]),
             "exit_status": status,
-            "git_diff": text(info.get("submission")),
-            "model_calls": whole_number(fields(info.get("model_stats")).get("api_calls")),
-            "error": failure(status, info.get("exception_str")) if has_failed else None,
-            "metadata": {"model": model} if text(model) else None,
-            **verdict(document, info),
+            "git_diff": as_text(info.get("submission")),
+            "model_calls": as_whole_number(as_dict(info.get("model_stats")).get("api_calls")),
+            "error": make_failure(status, info.get("exception_str")) if has_failed else None,
+            "metadata": {"model": model} if as_text(model) else None,
+            **find_verdict(document, info),
         }
 
 
 def _messages(recorded: Any) -> Chat:
     """Return the messages; version 2 keeps answers of OpenAI's Responses as they are: they become their items."""
     messages: Chat = []
-    for message in objects(recorded):
+    for message in as_dicts(recorded):
         if message.get("object") == "response":
             ends = {name: message[name] for name in ("status", "incomplete_details") if message.get(name)}
-            items = objects(message.get("output"))
+            items = as_dicts(message.get("output"))
             messages += [*items[:-1], *({**item, **_if_incomplete(ends)} for item in items[-1:])]
         else:
             messages.append(message)

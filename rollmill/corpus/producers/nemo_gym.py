@@ -7,16 +7,16 @@ from typing import Any
 
 from rollmill.corpus.producer import ProducerEntry, RowOrigin
 from rollmill.corpus.producer_values import (
-    failure,
-    fields,
+    as_dict,
+    as_dicts,
+    as_text,
+    as_whole_number,
     first_text,
-    objects,
+    make_failure,
+    make_usage,
+    make_verdict,
     openai_tools,
     parse_json_text,
-    text,
-    usage,
-    verdict_fields,
-    whole_number,
 )
 from rollmill.files.rows import Row
 
@@ -35,35 +35,35 @@ class NemoGym:
 
     def rollouts(self, document: Row, origin: RowOrigin) -> Iterator[Row]:
         """Yield the one rollout: the input is its prompt, the output its completion."""
-        request, response = fields(document["responses_create_params"]), fields(document["response"])
-        error, tokens = fields(response.get("error")), fields(response.get("usage"))
-        message = first_text(error, ("message",)) or text(response.get("error")) or text(document.get("error"))
+        request, response = as_dict(document["responses_create_params"]), as_dict(document["response"])
+        error, tokens = as_dict(response.get("error")), as_dict(response.get("usage"))
+        message = first_text(error, ("message",)) or as_text(response.get("error")) or as_text(document.get("error"))
         has_failed = message is not None or bool(error) or response.get("status") == "failed"
-        model = text(response.get("model"))
+        model = as_text(response.get("model"))
         yield {
             "instance_id": first_text(document, _NAMES) or _task(document, origin),
-            "sample_id": whole_number(document.get(_ROLLOUT)),
+            "sample_id": as_whole_number(document.get(_ROLLOUT)),
             "prompt": _prompt(request),
-            "completion": objects(response.get("output")),
+            "completion": as_dicts(response.get("output")),
             "tools": openai_tools(request.get("tools") or response.get("tools")),
             "incomplete_details": response.get("incomplete_details"),
             "status": "incomplete" if response.get("status") == "incomplete" else None,
-            "usage": usage(tokens.get("input_tokens"), tokens.get("output_tokens")),
-            "error": failure(error.get("code"), message) if has_failed else None,
+            "usage": make_usage(tokens.get("input_tokens"), tokens.get("output_tokens")),
+            "error": make_failure(error.get("code"), message) if has_failed else None,
             "metadata": {"model": model} if model else None,
-            **verdict_fields(document.get("reward")),
+            **make_verdict(document.get("reward")),
         }
 
 
 def _task(document: Row, origin: RowOrigin) -> str:
-    index = whole_number(document.get(_TASK))
+    index = as_whole_number(document.get(_TASK))
     if index is None:
         return origin.generated_id
-    return f"{text(fields(document.get('agent_ref')).get('name')) or origin.file_stem}-{index}"
+    return f"{as_text(as_dict(document.get('agent_ref')).get('name')) or origin.file_stem}-{index}"
 
 
 def _prompt(request: Row) -> list[Row]:
     content = parse_json_text(request.get("input"))
-    turns = [{"role": "user", "content": content}] if isinstance(content, str) else objects(content)
-    instructions = text(request.get("instructions"))
+    turns = [{"role": "user", "content": content}] if isinstance(content, str) else as_dicts(content)
+    instructions = as_text(request.get("instructions"))
     return [{"role": "system", "content": instructions}, *turns] if instructions else turns

@@ -10,14 +10,14 @@ import orjson
 from rollmill.corpus.producer import ProducerEntry, RowOrigin
 from rollmill.corpus.producer_values import (
     Chat,
-    failure,
-    fields,
+    as_dict,
+    as_dicts,
+    as_text,
+    find_verdict,
     first_text,
-    objects,
+    make_failure,
     openai_tools,
     parse_json_text,
-    text,
-    verdict,
 )
 from rollmill.files.rows import Row
 
@@ -58,28 +58,28 @@ class OpenHands:
         history = _History()
         for event in _events(parse_json_text(document["history"])):
             history.take(event)
-        result = fields(document.get("test_result"))
-        error = text(document.get("error"))
+        result = as_dict(document.get("test_result"))
+        error = as_text(document.get("error"))
         has_failed = error is not None and not any(state in error for state in _FINAL_STATES)
-        if not has_failed and fields(result.get("report")).get("error_eval") is True:
+        if not has_failed and as_dict(result.get("report")).get("error_eval") is True:
             error, has_failed = "error_eval: the tests could not be run", True
-        model = fields(fields(document.get("metadata")).get("llm_config")).get("model")
+        model = as_dict(as_dict(document.get("metadata")).get("llm_config")).get("model")
         yield {
-            "instance_id": text(document.get("instance_id")) or origin.generated_id,
+            "instance_id": as_text(document.get("instance_id")) or origin.generated_id,
             "messages": history.messages,
             "tools": history.tools,
             "model_calls": history.answers or None,
-            "git_diff": text(result.get("git_patch")),
+            "git_diff": as_text(result.get("git_patch")),
             "exit_status": error,
-            "error": failure(error.split(":", 1)[0][:60], error) if error and has_failed else None,
-            "metadata": {"model": model} if text(model) else None,
-            **verdict(document, result.get("report"), document.get("report"), result),
+            "error": make_failure(error.split(":", 1)[0][:60], error) if error and has_failed else None,
+            "metadata": {"model": model} if as_text(model) else None,
+            **find_verdict(document, result.get("report"), document.get("report"), result),
         }
 
 
 def _events(history: list[Any]) -> Iterator[Row]:
     for item in history:
-        yield from objects(item) if isinstance(item, list) else objects([item])
+        yield from as_dicts(item) if isinstance(item, list) else as_dicts([item])
 
 
 class _History:
@@ -94,7 +94,7 @@ class _History:
 
     def take(self, event: Row) -> None:
         """Convert one event."""
-        kind = text(event.get("kind"))
+        kind = as_text(event.get("kind"))
         if kind is not None and kind.endswith("Event"):
             self._take_event_of_sdk(kind, event)
         elif isinstance(event.get("action"), str):
@@ -103,13 +103,13 @@ class _History:
             self._take_observation(event)
 
     def _take_action(self, event: Row) -> None:
-        action, args = event["action"], fields(event.get("args"))
-        call = fields(event.get("tool_call_metadata"))
+        action, args = event["action"], as_dict(event.get("args"))
+        call = as_dict(event.get("tool_call_metadata"))
         if action == "system":
             self.messages.append({"role": "system", "content": args.get("content")})
             self.tools = openai_tools(args.get("tools"))
         elif call:
-            self._take_response(fields(call.get("model_response")))
+            self._take_response(as_dict(call.get("model_response")))
         elif action in _IGNORED_EVENTS:
             return
         elif event.get("source") == "user":
@@ -127,8 +127,8 @@ class _History:
         if response_id is not None and response_id == self._last_response:
             return
         self._last_response = response_id
-        choice = next(iter(objects(response.get("choices"))), {})
-        if message := fields(choice.get("message")):
+        choice = next(iter(as_dicts(response.get("choices"))), {})
+        if message := as_dict(choice.get("message")):
             self._answer({"role": "assistant", **message, "finish_reason": choice.get("finish_reason")})
 
     def _take_plain_action(self, action: str, event: Row, args: Row) -> None:
@@ -141,7 +141,7 @@ class _History:
         self._answer({"role": "assistant", "content": args.get("thought") or "", "tool_calls": calls})
 
     def _take_observation(self, event: Row) -> None:
-        call = fields(event.get("tool_call_metadata"))
+        call = as_dict(event.get("tool_call_metadata"))
         call_id = f"event-{event.get('cause')}"
         if call:
             result = {"tool_call_id": call.get("tool_call_id"), "name": call.get("function_name")}
@@ -154,10 +154,10 @@ class _History:
 
     def _take_event_of_sdk(self, kind: str, event: Row) -> None:
         if kind == "SystemPromptEvent":
-            self.messages.append({"role": "system", "content": fields(event.get("system_prompt")).get("text")})
+            self.messages.append({"role": "system", "content": as_dict(event.get("system_prompt")).get("text")})
             self.tools = openai_tools(event.get("tools"))
         elif kind == "MessageEvent":
-            message = fields(event.get("llm_message"))
+            message = as_dict(event.get("llm_message"))
             if message.get("role") == "assistant":
                 self._answer(message)
             elif message:
@@ -165,14 +165,14 @@ class _History:
         elif kind == "ActionEvent":
             self._take_action_of_sdk(event)
         elif kind in ("ObservationEvent", "AgentErrorEvent", "UserRejectObservation"):
-            output = event.get("error") or fields(event.get("observation"))
+            output = event.get("error") or as_dict(event.get("observation"))
             content = output.get("content") or output.get("output") if isinstance(output, dict) else output
             self.messages.append({"role": "tool", "content": content, "tool_call_id": event.get("tool_call_id")})
 
     def _take_action_of_sdk(self, event: Row) -> None:
-        recorded = fields(event.get("tool_call"))
+        recorded = as_dict(event.get("tool_call"))
         plain = {name: recorded.get(name) for name in ("name", "arguments")}
-        function = fields(recorded.get("function")) or plain
+        function = as_dict(recorded.get("function")) or plain
         call = {"id": event.get("tool_call_id") or recorded.get("id"), "type": "function", "function": function}
         response_id = event.get("llm_response_id")
         # The calls of one answer are an event each: they are joined again.

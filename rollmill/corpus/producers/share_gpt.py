@@ -8,13 +8,13 @@ from typing import Any
 from rollmill.corpus.producer import ProducerEntry, RowOrigin
 from rollmill.corpus.producer_values import (
     Chat,
-    chat,
+    add_system_prompt,
+    as_chat,
+    as_dicts,
+    find_verdict,
     first_text,
     is_share_gpt,
-    objects,
     openai_tools,
-    verdict,
-    with_system,
 )
 from rollmill.corpus.producers.trl import apply_label, preference_sides
 from rollmill.files.rows import Row
@@ -37,27 +37,27 @@ class ShareGpt:
 
     def rollouts(self, document: Row, origin: RowOrigin) -> Iterator[Row]:
         """Yield the conversation; with two answers to choose from, one rollout for each."""
-        messages = with_system(_turns(document) or [], document)
+        messages = add_system_prompt(_turns(document) or [], document)
         known = {
             "instance_id": first_text(document, _NAMES) or origin.generated_id,
             "tools": openai_tools(document.get("tools")),
             **{name: document[name] for name in _COPIED_FIELDS if name in document},
         }
-        preferences = [chat([document.get(side)]) for side in ("chosen", "rejected")]
+        preferences = [as_chat([document.get(side)]) for side in ("chosen", "rejected")]
         if all(preferences):
             for side, judgement in preference_sides(document):
-                yield known | judgement | {"messages": [*messages, *(chat([side]) or [])]}
+                yield known | judgement | {"messages": [*messages, *(as_chat([side]) or [])]}
         else:
-            yield apply_label(document, known | verdict(document) | {"messages": messages})
+            yield apply_label(document, known | find_verdict(document) | {"messages": messages})
 
 
 def _turns(document: Row) -> list[Row] | None:
-    turns = next((objects(document.get(name)) for name in _FIELDS if document.get(name)), None)
+    turns = next((as_dicts(document.get(name)) for name in _FIELDS if document.get(name)), None)
     if not turns:
         return None
     if all(_is_exchange(turn) for turn in turns):
         return [message for turn in turns for message in _of_exchange(turn)]
-    return chat(turns) if all(is_share_gpt(turn) or "role" in turn for turn in turns) else None
+    return as_chat(turns) if all(is_share_gpt(turn) or "role" in turn for turn in turns) else None
 
 
 def _is_exchange(turn: Row) -> bool:

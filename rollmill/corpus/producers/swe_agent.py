@@ -8,14 +8,14 @@ from typing import Any
 from rollmill.corpus.producer import ProducerEntry, RowOrigin
 from rollmill.corpus.producer_values import (
     Chat,
+    as_dict,
+    as_dicts,
+    as_text,
+    as_whole_number,
     exclude_from_training,
-    failure,
-    fields,
+    find_verdict,
     first_text,
-    objects,
-    text,
-    verdict,
-    whole_number,
+    make_failure,
 )
 from rollmill.files.rows import Row
 
@@ -44,23 +44,23 @@ class SweAgent:
 
     def rollouts(self, document: Row, origin: RowOrigin) -> Iterator[Row]:
         """Yield the one rollout, with the messages of its history."""
-        info = fields(document.get("info"))
-        status = text(info.get("exit_status"))
+        info = as_dict(document.get("info"))
+        status = as_text(info.get("exit_status"))
         has_failed = status is not None and any(word in status for word in _FAILURE_STATUSES)
         yield {
             "instance_id": first_text(document, ("instance_id",)) or origin.generated_id,
             "messages": history_messages(document.get("history")) or _messages_of_steps(document["trajectory"]),
             "exit_status": status,
-            "git_diff": text(info.get("submission")),
-            "model_calls": whole_number(fields(info.get("model_stats")).get("api_calls")),
-            "error": failure(status, None) if has_failed else None,
-            **verdict(document, info),
+            "git_diff": as_text(info.get("submission")),
+            "model_calls": as_whole_number(as_dict(info.get("model_stats")).get("api_calls")),
+            "error": make_failure(status, None) if has_failed else None,
+            **find_verdict(document, info),
         }
 
 
 def history_messages(history: Any) -> Chat:
     """Return the messages of a history: demonstrations are not trained on, a result names its one call."""
-    return [_message(message) for message in objects(history)]
+    return [_message(message) for message in as_dicts(history)]
 
 
 def _message(recorded: Row) -> Row:
@@ -76,7 +76,7 @@ def _messages_of_steps(trajectory: Any) -> Chat:
 
     That is the last request with its answer, where it is recorded; else the answers and observations, step by step.
     """
-    steps = objects(trajectory)
+    steps = as_dicts(trajectory)
     last = steps[-1] if steps else {}
     query = history_messages(last.get("query"))
     if query and query[-1].get("role") != "assistant":

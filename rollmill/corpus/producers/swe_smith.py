@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rollmill.corpus.producer import ProducerEntry, RowOrigin
-from rollmill.corpus.producer_values import chat, fields, first_text, parse_json_text, verdict
+from rollmill.corpus.producer_values import as_chat, as_dict, find_verdict, first_text, parse_json_text
 from rollmill.corpus.producers.swe_agent import history_messages
 from rollmill.files.rows import Row
 
@@ -33,8 +33,8 @@ class SweSmith:
         more = {name: document[name] for name in ("traj_id", "model") if document.get(name) is not None}
         yield known | {
             "instance_id": first_text(document, names) or origin.generated_id,
-            "messages": history_messages(chat(turns)),
+            "messages": history_messages(as_chat(turns)),
             "git_diff": document.get("patch") or document.get("generated_patch"),
-            "metadata": fields(document.get("metadata")) | more,
-            **verdict(document, {"resolved": document.get("target")}),
+            "metadata": as_dict(document.get("metadata")) | more,
+            **find_verdict(document, {"resolved": document.get("target")}),
         }

@@ -9,16 +9,16 @@ from typing import Any
 from rollmill.corpus.producer import ProducerEntry, RowOrigin
 from rollmill.corpus.producer_values import (
     Chat,
-    before_answer,
-    boolean,
-    chat,
-    fields,
+    add_system_prompt,
+    as_boolean,
+    as_chat,
+    as_dict,
+    as_number,
+    find_verdict,
     first_text,
-    number,
+    make_verdict,
+    messages_before_answer,
     prompt_id,
-    verdict,
-    verdict_fields,
-    with_system,
 )
 from rollmill.files.rows import Row
 from rollmill.records import PREFERENCE, REJECTED
@@ -39,13 +39,13 @@ class Trl:
         """Return whether a row has one of TRL's formats, and no id of its problem."""
         if not isinstance(document, dict) or "instance_id" in document:
             return False
-        if fields(document.get("metadata")).get("instance_id") is not None:
+        if as_dict(document.get("metadata")).get("instance_id") is not None:
             return False
         return (
             _has(document, *_SIDES)
             or _has(document, "input", *_SIDES_OF_OPENAI)
             or _has(document, "prompt", "completion")
-            or (chat(document.get("messages")) is not None and "trajectory" not in document)
+            or (as_chat(document.get("messages")) is not None and "trajectory" not in document)
         )
 
     def rollouts(self, document: Row, origin: RowOrigin) -> Iterator[Row]:
@@ -55,27 +55,27 @@ class Trl:
         if _has(document, *_SIDES):
             yield from self._preference(document)
             return
-        messages = chat(document.get("messages"))
-        prompt = before_answer(messages) if messages else document.get("prompt")
+        messages = as_chat(document.get("messages"))
+        prompt = messages_before_answer(messages) if messages else document.get("prompt")
         named = first_text(document, _NAMES) or prompt_id(_chat_or_text(prompt))
-        turns = {"messages": with_system(messages, document)} if messages else {}
-        yield apply_label(document, document | turns | verdict(document) | {"instance_id": named})
+        turns = {"messages": add_system_prompt(messages, document)} if messages else {}
+        yield apply_label(document, document | turns | find_verdict(document) | {"instance_id": named})
 
     def _preference(self, document: Row) -> Iterator[Row]:
         known = {key: value for key, value in document.items() if key not in (*_SIDES, "prompt")}
         for side, side_verdict in preference_sides(document):
-            turns = chat(side) or _turns_of_text(side) or [{"role": "assistant", "content": side}]
+            turns = as_chat(side) or _turns_of_text(side) or [{"role": "assistant", "content": side}]
             # Without a prompt, or with one that is text, the sides of some data sets are whole conversations.
             is_answer = turns[0].get("role") == "assistant"
             prompt = _prompt(document.get("prompt")) if is_answer else []
             messages = [*prompt, *turns]
-            named = first_text(document, _NAMES) or prompt_id(before_answer(messages))
+            named = first_text(document, _NAMES) or prompt_id(messages_before_answer(messages))
             yield known | side_verdict | {"instance_id": named, "messages": messages}
 
 
 def _of_openai(document: Row) -> Row:
     """Return a preference in OpenAI's fine-tuning form as one of TRL's."""
-    request = fields(document["input"])
+    request = as_dict(document["input"])
     sides = dict(zip(_SIDES, (document[name] for name in _SIDES_OF_OPENAI), strict=True))
     rest = {key: value for key, value in document.items() if key not in ("input", *_SIDES_OF_OPENAI)}
     return rest | {"prompt": request.get("messages"), "tools": request.get("tools"), **sides}
@@ -95,9 +95,9 @@ def _turns_of_text(conversation: Any) -> Chat:
 def preference_sides(document: Row) -> Iterator[tuple[Any, Row]]:
     """Yield the two sides of a preference, each with its verdict (from its own score, if it has one) and its name."""
     for name in _SIDES:
-        score = number(document.get(f"score_{name}"))
-        side_verdict = verdict_fields(float(name == "chosen") if score is None else score, name == "chosen")
-        yield document.get(name), side_verdict | {"metadata": fields(document.get("metadata")) | {PREFERENCE: name}}
+        score = as_number(document.get(f"score_{name}"))
+        side_verdict = make_verdict(float(name == "chosen") if score is None else score, name == "chosen")
+        yield document.get(name), side_verdict | {"metadata": as_dict(document.get("metadata")) | {PREFERENCE: name}}
 
 
 def apply_label(document: Row, rollout: Row) -> Row:
@@ -108,8 +108,8 @@ def apply_label(document: Row, rollout: Row) -> Row:
     label = kto_label(document)
     if label is None:
         return rollout
-    rejected = {} if label else {"metadata": fields(rollout.get("metadata")) | {PREFERENCE: REJECTED}}
-    return rollout | verdict_fields(None, label) | rejected
+    rejected = {} if label else {"metadata": as_dict(rollout.get("metadata")) | {PREFERENCE: REJECTED}}
+    return rollout | make_verdict(None, label) | rejected
 
 
 def kto_label(document: Mapping[str, Any]) -> bool | None:
@@ -121,7 +121,7 @@ def kto_label(document: Mapping[str, Any]) -> bool | None:
     label = next((value for value in values if value is not None), None)
     if isinstance(label, bool):
         return label
-    return boolean(label) if _has(document, "prompt", "completion") else None
+    return as_boolean(label) if _has(document, "prompt", "completion") else None
 
 
 def _has(document: Mapping[str, Any], *names: str) -> bool:
@@ -130,7 +130,7 @@ def _has(document: Mapping[str, Any], *names: str) -> bool:
 
 def _chat_or_text(prompt: Any) -> Any:
     """Return a prompt as messages; text is a user's message."""
-    return chat(prompt) or [{"role": "user", "content": prompt}]
+    return as_chat(prompt) or [{"role": "user", "content": prompt}]
 
 
 def _prompt(prompt: Any) -> Chat:

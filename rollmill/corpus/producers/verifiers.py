@@ -8,17 +8,17 @@ from typing import Any
 from rollmill.corpus.producer import ProducerEntry, RowOrigin
 from rollmill.corpus.producer_values import (
     Chat,
+    as_dict,
+    as_dicts,
+    as_number,
+    as_text,
     exclude_from_training,
-    failure,
-    fields,
     first_text,
-    number,
-    objects,
+    make_failure,
+    make_usage,
+    make_verdict,
     openai_tools,
     parse_json_text,
-    text,
-    usage,
-    verdict_fields,
 )
 from rollmill.files.rows import Row
 
@@ -36,14 +36,14 @@ class Verifiers:
         if not isinstance(document, dict) or "instance_id" in document:
             return False
         if isinstance(document.get("traces"), list):
-            return "env" in document or any(map(_is_trace, objects(document["traces"])[:1]))
+            return "env" in document or any(map(_is_trace, as_dicts(document["traces"])[:1]))
         is_result = {"prompt", "completion", "reward"} <= document.keys() and not _RESULT_FIELDS.isdisjoint(document)
         return is_result or _is_trace(document)
 
     def rollouts(self, document: Row, origin: RowOrigin) -> Iterator[Row]:
         """Yield one rollout for each result, and for each trace of an episode the messages of its last branch."""
         if "traces" in document:
-            for trace in objects(document["traces"]):
+            for trace in as_dicts(document["traces"]):
                 yield _of_trace(trace, document, origin)
         elif "nodes" in document:
             yield _of_trace(document, {}, origin)
@@ -56,7 +56,7 @@ def _is_trace(document: Row) -> bool:
 
 
 def _of_result(document: Row, origin: RowOrigin) -> Row:
-    tokens = fields(document.get("token_usage"))
+    tokens = as_dict(document.get("token_usage"))
     return {
         "instance_id": first_text(document, ("example_id", "id")) or origin.generated_id,
         "sample_id": document.get("rollout_idx"),
@@ -64,10 +64,10 @@ def _of_result(document: Row, origin: RowOrigin) -> Row:
         "completion": _turns(document.get("completion")),
         "tools": openai_tools(document.get("tool_defs") or document.get("oai_tools")),
         "is_truncated": document.get("is_truncated"),
-        "exit_status": text(document.get("stop_condition")),
-        "usage": usage(_token_count(tokens.get("input_tokens")), _token_count(tokens.get("output_tokens"))),
+        "exit_status": as_text(document.get("stop_condition")),
+        "usage": make_usage(_token_count(tokens.get("input_tokens")), _token_count(tokens.get("output_tokens"))),
         "error": _error(document.get("error")),
-        **verdict_fields(document.get("reward")),
+        **make_verdict(document.get("reward")),
     }
 
 
@@ -77,22 +77,22 @@ def _turns(value: Any) -> Any:
     if not isinstance(messages, list):
         return value
     return [
-        {**message, "tool_calls": objects(message["tool_calls"])} if message.get("tool_calls") else message
-        for message in objects(messages)
+        {**message, "tool_calls": as_dicts(message["tool_calls"])} if message.get("tool_calls") else message
+        for message in as_dicts(messages)
     ]
 
 
 def _token_count(value: Any) -> int | None:
-    amount = number(value)
+    amount = as_number(value)
     return int(amount) if amount is not None and 0 <= amount < 2**63 else None
 
 
 def _error(error: Any) -> Row | None:
     if not error:
         return None
-    known = fields(error)
-    message = first_text(known, ("message", "error_chain_str", "error_chain_repr", "error")) or text(error)
-    return failure(first_text(known, ("error", "type", "error_type")) or _leading_word(message), message)
+    known = as_dict(error)
+    message = first_text(known, ("message", "error_chain_str", "error_chain_repr", "error")) or as_text(error)
+    return make_failure(first_text(known, ("error", "type", "error_type")) or _leading_word(message), message)
 
 
 def _leading_word(message: str | None) -> str:
@@ -100,25 +100,25 @@ def _leading_word(message: str | None) -> str:
 
 
 def _of_trace(trace: Row, episode: Row, origin: RowOrigin) -> Row:
-    task, agent = fields(trace.get("task")), fields(trace.get("agent"))
-    data = fields(task.get("data"))
-    errors = objects(trace.get("errors")) or objects(episode.get("errors"))
+    task, agent = as_dict(trace.get("task")), as_dict(trace.get("agent"))
+    data = as_dict(task.get("data"))
+    errors = as_dicts(trace.get("errors")) or as_dicts(episode.get("errors"))
     failed = errors[-1] if errors and trace.get("ok") is not True else None
     named = first_text(data, ("name", "idx")) or first_text(task, ("key", "hash")) or origin.generated_id
-    calls = objects(trace.get("calls"))
-    usages = [fields(call.get("usage")) for call in calls]
-    env = text(fields(episode.get("env")).get("id"))
+    calls = as_dicts(trace.get("calls"))
+    usages = [as_dict(call.get("usage")) for call in calls]
+    env = as_text(as_dict(episode.get("env")).get("id"))
     return {
         "instance_id": f"{env}/{named}" if env else named,
-        "messages": _last_branch(objects(trace.get("nodes"))),
+        "messages": _last_branch(as_dicts(trace.get("nodes"))),
         "tools": openai_tools(trace.get("tools")),
         "truncated": _is_cut_off(trace, calls) or None,
         "trainable": agent.get("trainable"),
-        "exit_status": text(trace.get("stop_condition")),
+        "exit_status": as_text(trace.get("stop_condition")),
         "model_calls": len(calls) or None,
-        "usage": usage(_sum(usages, "prompt_tokens"), _sum(usages, "completion_tokens")),
-        "error": failure(failed.get("type"), failed.get("message")) if failed else None,
-        **verdict_fields(_reward(fields(trace.get("rewards")))),
+        "usage": make_usage(_sum(usages, "prompt_tokens"), _sum(usages, "completion_tokens")),
+        "error": make_failure(failed.get("type"), failed.get("message")) if failed else None,
+        **make_verdict(_reward(as_dict(trace.get("rewards")))),
     }
 
 
@@ -129,17 +129,17 @@ def _sum(uses: list[Row], name: str) -> int | None:
 
 def _reward(rewards: Row) -> float | None:
     """Return the weighted sum of all rewards; None where any is missing, or there is none."""
-    values = [_value(fields(each)) for each in rewards.values()]
+    values = [_value(as_dict(each)) for each in rewards.values()]
     return sum(value for value in values if value is not None) if values and None not in values else None
 
 
 def _value(reward: Row) -> float | None:
-    score, weight = number(reward.get("score")), number(reward.get("weight", 1.0))
+    score, weight = as_number(reward.get("score")), as_number(reward.get("weight", 1.0))
     return None if score is None or weight is None else score * weight
 
 
 def _is_cut_off(trace: Row, calls: list[Row]) -> bool:
-    if text(trace.get("stop_condition")) in _CUT_OFF:
+    if as_text(trace.get("stop_condition")) in _CUT_OFF:
         return True
     answered = [call for call in calls if not call.get("error")]
     return bool(answered) and answered[-1].get("finish_reason") == "length"
@@ -152,7 +152,7 @@ def _last_branch(nodes: list[Row]) -> Chat:
     # A parent has to come before its child in the list: a damaged file cannot make this loop run forever.
     while type(index) is int and 0 <= index < len(nodes):
         node = nodes[index]
-        message = fields(node.get("message"))
+        message = as_dict(node.get("message"))
         if message:
             messages.append(message if node.get("sampled") is not False else exclude_from_training(message))
         parent = node.get("parent")

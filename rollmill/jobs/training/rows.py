@@ -11,7 +11,7 @@ import orjson
 
 from rollmill.corpus.content_parts import without_thoughts
 from rollmill.corpus.inputs import find_sources, identify
-from rollmill.corpus.producer_values import with_system
+from rollmill.corpus.producer_values import add_system_prompt
 from rollmill.corpus.producers.trl import Trl, kto_label
 from rollmill.corpus.row_reader import parse_row
 from rollmill.corpus.training_marks import (
@@ -297,7 +297,7 @@ def _with_system(row: Row) -> Any:
     messages = row["messages"]
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         return messages
-    return with_system(messages, row) if messages else messages
+    return add_system_prompt(messages, row) if messages else messages
 
 
 def _clean_message(message: dict[str, Any]) -> dict[str, Any]:
