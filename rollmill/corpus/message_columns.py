@@ -18,7 +18,7 @@ from rollmill.corpus.message import PlainMessage, ScannedMessage
 from rollmill.corpus.message_roles import has_analysis
 from rollmill.corpus.normalize_messages import normalize_messages
 from rollmill.corpus.raw_json import NOTHING, QUOTE, without_nulls
-from rollmill.corpus.tool_calls import PlainCall, plain_calls
+from rollmill.corpus.tool_calls import PlainCall, plain_calls_of
 from rollmill.corpus.turn_values import Values, plain_values, turn_values
 
 _VISIBLE = re.compile(rb'"(?:\s|\\[nrtbf])*[!#-\[\]-~]')
@@ -79,7 +79,7 @@ def message_columns(
             empty = not is_visible and all(_is_blank(orjson.loads(content)) for content in contents)
             digest = xxhash.xxh3_64_intdigest(text)
             return MessageColumns(len(messages), len(turns), empty, False, *_NO_CALLS, digest)
-    calls = [plain_calls(message) for message in messages]
+    calls = [plain_calls_of(message) for message in messages]
     if None in calls:
         # Normalization changes messages in place, and the record is still read afterwards.
         open_calls = count_open_calls(normalize_messages([copy(message) for message in messages]))

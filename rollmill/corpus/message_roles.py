@@ -12,9 +12,9 @@ import msgspec
 from rollmill.corpus.message import PlainMessage, RecordedMessage, ScannedMessage
 from rollmill.corpus.raw_json import NOTHING, decode
 
-ROLES = {"function": "tool", "model": "assistant", "human": "user", "ai": "assistant"}
+ROLE_ALIASES = {"function": "tool", "model": "assistant", "human": "user", "ai": "assistant"}
 """Other names of roles, and the normalized ones."""
-MODEL_ROLES = frozenset({"assistant", *(name for name, role in ROLES.items() if role == "assistant")})
+MODEL_ROLES = frozenset({"assistant", *(name for name, role in ROLE_ALIASES.items() if role == "assistant")})
 MODEL_ITEM_TYPES = frozenset({b'"function_call"', b'"reasoning"', b'"custom_tool_call"'})
 """Types, as JSON, of items of Responses that the model writes, besides messages."""
 ITEM_TYPES = MODEL_ITEM_TYPES | {b'"function_call_output"', b'"custom_tool_call_output"'}
@@ -58,7 +58,7 @@ def langchain_role(path: Any, *types: Any) -> str:
     names = [*(path[-1:] if isinstance(path, list) else ()), *types]
     matches = (_LANGCHAIN_TYPE.fullmatch(name) for name in names if isinstance(name, str))
     kind = next((match[1].lower() for match in matches if match), "")
-    return ROLES.get(kind, kind)
+    return ROLE_ALIASES.get(kind, kind)
 
 
 def _decoded_type(turn: ScannedMessage) -> Any:

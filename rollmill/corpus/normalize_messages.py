@@ -34,7 +34,7 @@ from rollmill.corpus.message import (
     remove_bookkeeping,
     with_all_fields,
 )
-from rollmill.corpus.message_roles import ITEM_TYPES, MODEL_ROLES, ROLES, is_analysis, is_model_turn, item_type
+from rollmill.corpus.message_roles import ITEM_TYPES, MODEL_ROLES, ROLE_ALIASES, is_analysis, is_model_turn, item_type
 from rollmill.corpus.raw_json import (
     EMPTY_TEXT,
     NOTHING,
@@ -57,7 +57,7 @@ from rollmill.corpus.tool_calls import (
     any_call_decoder,
     normalize_call,
     normalize_calls,
-    plain_calls,
+    plain_calls_of,
     remove_null_arguments,
 )
 from rollmill.corpus.truncation import is_cut_off_turn
@@ -81,7 +81,7 @@ _sent_extra_decoder = msgspec.json.Decoder(_SentExtra)
 _nested_fields_decoder = msgspec.json.Decoder(_NestedFields)
 _STOP_SEQUENCE = b'"stop_sequence"'
 """Anthropic's stop reason of an answer that a stop string ended."""
-_NO_ROLE_OF_TEXT = frozenset({"", *ROLES})
+_NO_ROLE_OF_TEXT = frozenset({"", *ROLE_ALIASES})
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking", "reasoning_text", "thinking_blocks", "reasoning_details")
 _REPEATED_THOUGHTS = ("thought", "thoughts", "analysis")
 """Fields in which agents also repeat a part of the content."""
@@ -121,8 +121,8 @@ def normalize_messages(messages: Sequence[PlainMessage], images: Iterable[str] =
         if not turn.role and item_type(turn) not in ITEM_TYPES:
             raise msgspec.ValidationError(f"Object missing required field `role` - at `$.messages[{number}]`")
         has_items = has_items or not turn.role or is_analysis(turn)
-        # `plain_calls` recognizes messages that have the normalized form: only the others are taken apart.
-        calls = plain_calls(turn)
+        # `plain_calls_of` recognizes messages that have the normalized form: only the others are taken apart.
+        calls = plain_calls_of(turn)
         if calls is None:
             normalized.extend(MessageNormalizer(with_all_fields(turn), paths).messages())
         else:
@@ -193,7 +193,7 @@ class MessageNormalizer:
         self._parts: list[Part] = []
         # A table's writer gives every message every field: one null field tells that others are null for that reason.
         extras = (turn.tool_calls, turn.tool_call_id, turn.name, turn.reasoning_content, turn.weight)
-        self._filled = any(len(value) == 4 and bytes(value) == NULL for value in extras)
+        self._from_table = any(len(value) == 4 and bytes(value) == NULL for value in extras)
 
     def messages(self) -> list[Message]:
         """Return the message, after the tool results that its content has as parts."""
@@ -212,7 +212,7 @@ class MessageNormalizer:
         if bytes(memoryview(content)[:1]) == b"[":
             content = self._normalize_content(content)
         self._take_fields()
-        role = ROLES.get(turn.role, turn.role)
+        role = ROLE_ALIASES.get(turn.role, turn.role)
         # Thoughts may stand both in a field and in a part: equal ones count once.
         thoughts = "\n".join(dict.fromkeys(filter(str.strip, self._thoughts)))
         if thoughts and _THINK_TAG in bytes(content)[:_LONGEST_OPENING] and memoryview(content)[0] == QUOTE:
@@ -244,7 +244,7 @@ class MessageNormalizer:
         # The same calls may be in several fields: the first field that has any counts.
         for value in (turn.tool_calls, *(fields.tool_calls for fields in nested)):
             if not self._calls and not is_absent(value):
-                self._calls = normalize_calls(value, filled=self._filled)
+                self._calls = normalize_calls(value, from_table=self._from_table)
         for value in (turn.function_call, *(fields.function_call for fields in nested)):
             if not self._calls and _is_filled_object(value):
                 self._calls = [normalize_call(any_call_decoder.decode(value))]
@@ -293,14 +293,14 @@ class MessageNormalizer:
             # A call without a name makes exports refuse the row, which would otherwise lose a part of the answer.
             self._calls.append(Call())
         elif not typed and isinstance(part.get("toolUse"), dict):
-            self._add_call(raw_fields_decoder.decode(raw)["toolUse"], filled=has_null_field(raw))
+            self._add_call(raw_fields_decoder.decode(raw)["toolUse"], from_table=has_null_field(raw))
         elif not typed and isinstance(part.get("toolResult"), dict):
             self._results.append(self._result(part["toolResult"]))
         elif kind in _CALL_TYPES:
-            self._add_call(raw, filled=has_null_field(raw))
+            self._add_call(raw, from_table=has_null_field(raw))
         elif isinstance(call, dict):
             fields = raw_fields_decoder.decode(raw)
-            self._add_call(fields.get("functionCall") or fields["function_call"], filled=has_null_field(raw))
+            self._add_call(fields.get("functionCall") or fields["function_call"], from_table=has_null_field(raw))
         elif kind in _RESULT_TYPES:
             self._results.append(self._result(part))
         elif isinstance(result, dict):
@@ -313,9 +313,9 @@ class MessageNormalizer:
         else:
             self._parts.append(self._image_part(part) or part)
 
-    def _add_call(self, raw: msgspec.Raw, *, filled: bool) -> None:
+    def _add_call(self, raw: msgspec.Raw, *, from_table: bool) -> None:
         call = normalize_call(any_call_decoder.decode(raw))
-        if filled:
+        if from_table:
             remove_null_arguments(call)
         self._calls.append(call)
 

@@ -101,7 +101,7 @@ def parse_text(text: str) -> Any:
 
 
 def has_null_field(value: msgspec.Raw) -> bool:
-    """Return whether an object has a null field, which tells that a table's writer filled up missing fields."""
+    """Return whether an object has a null field, which tells that a table's writer added missing fields."""
     return any(map(is_absent, raw_fields_decoder.decode(value).values()))
 
 

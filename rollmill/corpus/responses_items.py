@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rollmill.corpus.message import Message, ResponsesItem
 from rollmill.corpus.raw_json import NOTHING, encode
-from rollmill.corpus.tool_calls import raw_calls
+from rollmill.corpus.tool_calls import calls_as_json
 
 
 def join_items(turns: list[Message]) -> list[Message]:
@@ -13,7 +13,7 @@ def join_items(turns: list[Message]) -> list[Message]:
     for turn in turns:
         previous = joined[-1] if joined else None
         if previous is not None and _are_one_answer(previous, turn):
-            calls = [*raw_calls(previous), *raw_calls(turn)]
+            calls = [*calls_as_json(previous), *calls_as_json(turn)]
             is_item = isinstance(previous, ResponsesItem) and isinstance(turn, ResponsesItem)
             joined[-1] = (ResponsesItem if is_item else Message)(
                 "assistant",

@@ -1,4 +1,9 @@
-"""Tool calls of messages: OpenAI's form, and calls of other producers brought into it."""
+"""Tool calls of messages: OpenAI's form, and calls of other producers brought into it.
+
+From the fastest to the one that accepts everything: `plain_calls_of` decodes the calls of a message that needs no
+conversion, `decode_plain_calls` a list of such calls, `decode_normalized_calls` those of a message that was normalized,
+and `normalize_calls` converts calls of any form.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from rollmill.corpus.message import Message, PlainMessage, has_normalized_fields
-from rollmill.corpus.message_roles import ROLES
+from rollmill.corpus.message_roles import ROLE_ALIASES
 from rollmill.corpus.raw_json import (
     NOTHING,
     NULL,
@@ -38,12 +43,13 @@ class Call(msgspec.Struct, omit_defaults=True):
     def to_json(self, empty: Literal["object", "text"] = "object") -> dict[str, Any]:
         """Return the call as it is written, without an id if it has none.
 
-        Missing arguments become an empty object, or its text with `empty="text"`.
+        Missing arguments become an empty object, or with `empty="text"` a string that contains one. The type is always
+        `function`: no other type has a name and JSON arguments.
         """
-        named = {} if self.id in (None, "") else {"id": self.id}
-        nothing = msgspec.Raw(b"{}" if empty == "object" else b'"{}"')
-        arguments = nothing if is_absent(self.function.arguments) else self.function.arguments
-        return {**named, "type": "function", "function": {"name": self.function.name, "arguments": arguments}}
+        with_id = {} if self.id in (None, "") else {"id": self.id}
+        empty_arguments = msgspec.Raw(b"{}" if empty == "object" else b'"{}"')
+        arguments = empty_arguments if is_absent(self.function.arguments) else self.function.arguments
+        return {**with_id, "type": "function", "function": {"name": self.function.name, "arguments": arguments}}
 
 
 class PlainFunction(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -55,7 +61,7 @@ class PlainFunction(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 
 class PlainCall(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """One tool call that has OpenAI's form already, and no other fields, as nearly all calls."""
+    """One tool call that has OpenAI's form already, and no other fields, which holds for nearly all calls."""
 
     id: Annotated[str, msgspec.Meta(min_length=1)]
     type: Literal["function"]
@@ -93,32 +99,34 @@ _function_decoder = msgspec.json.Decoder(Function)
 _argument_fields_decoder = msgspec.json.Decoder(_ArgumentFields)
 _NO_CALLS: list[PlainCall] = []
 _TEXT_INPUT_TYPES = ("custom", "custom_tool_call")
-"""Types of calls whose input is plain text: they have no JSON arguments, and so no form here."""
+"""Types of calls whose input is free text, not JSON arguments: they are not supported."""
 _NO_ARGUMENTS = (b'""', NULL)
 _LONGEST_NO_ARGUMENTS = max(map(len, _NO_ARGUMENTS))
 
 
-def plain_calls(turn: PlainMessage) -> list[PlainCall] | None:
-    """Return the tool calls of a message in the normalized form, which may still have bookkeeping beside its calls.
+def plain_calls_of(turn: PlainMessage) -> list[PlainCall] | None:
+    """Return the tool calls of a message that is in normalized form already, apart from bookkeeping fields.
 
-    Returns None where the message, or a call, may have another form and has to be normalized.
+    Returns an empty list for such a message without calls; None if the message, or a call, may have another form, and
+    has to be normalized.
     """
     content = turn.content
     is_text = len(content) > 0 and memoryview(content)[0] == QUOTE
     if turn.tool_calls is NOTHING:
-        return _NO_CALLS if is_text and turn.role not in ROLES and has_normalized_fields(turn) else None
-    if (
-        turn.role != "assistant"
-        or turn.tool_call_id is not NOTHING
-        or turn.name is not NOTHING
-        or not (is_text or is_absent(content))
-        or not has_normalized_fields(turn)
-    ):
-        return None
-    return read_plain_calls(turn.tool_calls)
+        is_normalized = is_text and turn.role not in ROLE_ALIASES and has_normalized_fields(turn)
+        return _NO_CALLS if is_normalized else None
+    is_normalized = (
+        turn.role == "assistant"
+        and turn.tool_call_id is NOTHING
+        and turn.name is NOTHING
+        # Servers send a null content beside calls. Without calls it is rare, and left to the normalization.
+        and (is_text or is_absent(content))
+        and has_normalized_fields(turn)
+    )
+    return decode_plain_calls(turn.tool_calls) if is_normalized else None
 
 
-def read_plain_calls(tool_calls: msgspec.Raw) -> list[PlainCall] | None:
+def decode_plain_calls(tool_calls: msgspec.Raw) -> list[PlainCall] | None:
     """Return calls that have OpenAI's form, with arguments and without other fields; None if any call has not."""
     try:
         calls: list[PlainCall] = _plain_calls_decoder.decode(tool_calls)
@@ -131,22 +139,28 @@ def read_plain_calls(tool_calls: msgspec.Raw) -> list[PlainCall] | None:
     return calls
 
 
-def read_calls(tool_calls: msgspec.Raw) -> list[Call]:
-    """Return the calls of a message, in OpenAI's form or any other."""
+def decode_normalized_calls(tool_calls: msgspec.Raw) -> list[Call]:
+    """Return the calls of a normalized message.
+
+    A list that does not decode as OpenAI's form is normalized once more. But calls of another form may decode, into
+    calls without a name: use `normalize_calls` for calls that were not normalized.
+    """
     try:
         return _calls_decoder.decode(tool_calls)
     except msgspec.MsgspecError:
         return normalize_calls(tool_calls)
 
 
-def normalize_calls(value: msgspec.Raw, *, filled: bool = False) -> list[Call]:
+def normalize_calls(value: msgspec.Raw, *, from_table: bool = False) -> list[Call]:
     """Return calls of any producer in OpenAI's form.
 
-    What is no call, or cannot have that form, becomes a call without a name: see `has_nameless_call`. With `filled`,
-    null fields of arguments come from a table's writer, not from the model, and are removed.
+    An item that cannot have that form (without a name, of a type with free text) becomes a nameless call, for which
+    exports refuse the row: see `has_nameless_call`. If the list cannot be decoded, one nameless call stands for all.
+    With `from_table`, null fields that the table's writer (Parquet, Arrow) added to the arguments are removed.
     """
     text = bytes(value)
-    if text[:1] == b'"':  # JSON text, as columns of tables have it
+    if text[:1] == b'"':  # a string that contains JSON, as columns of tables have it
+        # A lone surrogate, which UTF-8 cannot encode, is replaced.
         text = msgspec.json.decode(text).strip().encode("utf-8", "replace")
     if not text or text in (NULL, b"{}"):
         return []
@@ -156,15 +170,16 @@ def normalize_calls(value: msgspec.Raw, *, filled: bool = False) -> list[Call]:
         calls = [normalize_call(each) for each in decoded]
     except msgspec.MsgspecError:
         return [Call()]
-    for call in calls if filled else ():
-        remove_null_arguments(call)
+    if from_table:
+        for call in calls:
+            remove_null_arguments(call)
     return calls
 
 
 def normalize_call(call: AnyCall) -> Call:
     """Return one call in OpenAI's form; without a name if it cannot have it."""
     if call.type in _TEXT_INPUT_TYPES:
-        return Call()
+        return Call()  # without an id, too: the row is refused anyway
     function = Function(call.name if isinstance(call.name, str) else "")
     # OpenAI nests the name in an object, others have it beside the arguments, or as the value of `function` itself.
     if bytes(call.function)[:1] == b"{":
@@ -176,8 +191,9 @@ def normalize_call(call: AnyCall) -> Call:
         inner = _argument_fields_decoder.decode(call.function) if is_object else _ArgumentFields()
         values = (call.arguments, call.args, call.input, call.parameters, inner.args, inner.input, inner.parameters)
         function.arguments = next((value for value in values if not is_absent(value)), NOTHING)
-    if bytes(function.arguments) in _NO_ARGUMENTS:  # some servers send an empty text for a call without arguments
+    if bytes(function.arguments) in _NO_ARGUMENTS:  # some servers send an empty string for a call without arguments
         function.arguments = NOTHING
+    # An item of the Responses API has both: its result refers to `call_id`, and `id` is that of the item.
     return Call(call.call_id or call.id or call.tool_use_id, "function", function)
 
 
@@ -189,16 +205,17 @@ def remove_null_arguments(call: Call) -> None:
 
 def has_nameless_call(turn: Message) -> bool:
     """Return whether a normalized turn has a call without a name: one that could not be read as a call."""
+    # A cheap test first, for JSON as msgspec writes it: `Call.to_json` writes an empty name, too.
     if len(turn.tool_calls) == 0 or b'"name":""' not in bytes(turn.tool_calls):
         return False
-    return any(not call.function.name for call in read_calls(turn.tool_calls))
+    return any(not call.function.name for call in decode_normalized_calls(turn.tool_calls))
 
 
 def call_ids(tool_calls: msgspec.Raw) -> list[Any]:
     """Return the ids of a turn's calls; None for calls without one."""
-    return [call.id for call in read_calls(tool_calls)]
+    return [call.id for call in decode_normalized_calls(tool_calls)]
 
 
-def raw_calls(turn: Message) -> list[msgspec.Raw]:
-    """Return the calls of a normalized turn, as JSON each."""
+def calls_as_json(turn: Message) -> list[msgspec.Raw]:
+    """Return the JSON of each call of a normalized turn."""
     return raw_items_decoder.decode(turn.tool_calls) if len(turn.tool_calls) else []

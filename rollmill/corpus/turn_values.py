@@ -34,7 +34,7 @@ def turn_values(turn: Message) -> Values:
 
 
 def plain_values(turn: PlainMessage, calls: list[PlainCall]) -> Values:
-    """Return the same as `turn_values`, in less time, for a message whose calls `plain_calls` returned."""
+    """Return the same as `turn_values`, in less time, for a message whose calls `plain_calls_of` returned."""
     content = decode(turn.content) if len(turn.content) else None
     return Values(content, None, [_call_values(call.function) for call in calls] or None)
 

@@ -10,7 +10,7 @@ from rollmill.corpus.call_pairing import CallPairing
 from rollmill.corpus.json_repair import has_lone_surrogate, repair
 from rollmill.corpus.message import Message
 from rollmill.corpus.raw_json import NOTHING
-from rollmill.corpus.tool_calls import Call, PlainCall, call_ids, normalize_calls, read_plain_calls
+from rollmill.corpus.tool_calls import Call, PlainCall, call_ids, decode_plain_calls, normalize_calls
 from rollmill.exports.row_format import Arguments
 
 
@@ -54,7 +54,7 @@ class CallNotes:
             if turn.role == "tool":
                 pairing.add_result(turn.tool_call_id)
             return turn
-        plain = read_plain_calls(turn.tool_calls)
+        plain = decode_plain_calls(turn.tool_calls)
         if turn.role == "assistant":
             pairing.add_calls(call_ids(turn.tool_calls) if plain is None else [call.id for call in plain])
         elif turn.role == "tool":

@@ -32,6 +32,7 @@ _PARAMETER_FIELDS = ("model_parameters", "optional_params")
 
 class LiteLlm:
     """Reads `{"messages", "response"}` of LiteLLM, `{"request": {...}, "response"}` of others, and batch outputs.
+
     The output of a batch usually lacks the requests. Answers without their request become rollouts, so that they are
     counted and can be viewed, but are not trained on.
     """
