@@ -13,7 +13,7 @@ import polars as pl
 from rollmill.corpus.inputs import Source, find_sources, identify
 from rollmill.corpus.journal_index import Indexed, JournalState, read_index, write_index
 from rollmill.corpus.json_repair import repair
-from rollmill.corpus.record import UNREADABLE, decode_record
+from rollmill.corpus.record import UNREADABLE_ERRORS, decode_record
 from rollmill.corpus.row_reader import NO_NAMES, FieldNames
 from rollmill.corpus.scan import Scan
 from rollmill.corpus.table import SCHEMA
@@ -111,7 +111,7 @@ class Corpus:
         for source, number, text in zip(table["source"], table["number"], self.records(table), strict=True):
             try:
                 yield msgspec.json.decode(msgspec.json.encode(decode_record(text).conversation() or []))
-            except UNREADABLE as error:
+            except UNREADABLE_ERRORS as error:
                 raise InputError(
                     f"{self.sources[source]} row {number}: its messages cannot be read: {error}"
                 ) from error

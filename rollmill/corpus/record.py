@@ -34,7 +34,7 @@ from rollmill.corpus.tool_declarations import normalize_tools
 from rollmill.corpus.truncation import has_cut_off_fields, is_cut_off_metadata, is_cut_off_turn
 from rollmill.records import is_cut_off
 
-UNREADABLE = (msgspec.MsgspecError, orjson.JSONDecodeError, UnicodeDecodeError, RecursionError)
+UNREADABLE_ERRORS = (msgspec.MsgspecError, orjson.JSONDecodeError, UnicodeDecodeError, RecursionError)
 """Errors of reading a record's contents later: the scan decodes no more of them than the table needs."""
 
 Turns = list[RecordedMessage] | str | None

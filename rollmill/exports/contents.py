@@ -1,4 +1,8 @@
-"""Contents of messages as JSON text: their kinds, and one form for all rows of a file, which trainers' loaders need."""
+"""Classify contents of messages, which are raw JSON, and convert those of a file to one type.
+
+`datasets` infers one Arrow type for each column of a file, from its first megabytes: a content that is a string in one
+row and a list in another, or a field that first appears later, makes loading fail.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +18,25 @@ from rollmill.corpus.message import Message
 from rollmill.corpus.raw_json import NOTHING, is_absent
 
 Form = Literal["text", "parts", "images"]
-"""`text`: every content is a string, parts of text joined, a line each. `parts`: every content is a list of parts.
-`images`: the same, and each row lists its images."""
+"""`text`: every content is a string, in which parts of text are joined, a line each. `parts`: every content is a list
+of parts, none of them an image (video and audio may be). `images`: images, too, each a part `{"type": "image"}`, whose
+paths or URLs the row lists in its column `images`."""
 
 Part = dict[str, Any]
 MediaPath = Callable[[str], str]
-"""Maps an image's recorded path to the path that the written file has."""
+"""Maps the path of an image (or video, audio) in the rollout to the path to write in the export; URLs stay.
+
+Raises `OutsideImageError` for a file outside the allowed folders.
+"""
 
 EXTRAS = ("tool_calls", "tool_call_id", "name", "reasoning_content", "weight", "sent_arguments", "stop_text")
-"""Fields of a message beside role and content."""
+"""Fields of a message beside role and content, in the order of the fields of `Message`."""
 
 _MEDIA = ("image", "video", "audio")
 _FILE_KEYS = ("url", "path", *_MEDIA, *(f"{kind}_url" for kind in _MEDIA))
-_extras, _NO_EXTRAS = attrgetter(*EXTRAS), (NOTHING,) * len(EXTRAS)
-_QUOTE, _BRACKET = b'"['
+_extra_values = attrgetter(*EXTRAS)
+_NO_EXTRAS = (NOTHING,) * len(EXTRAS)
+_QUOTE, _BRACKET = ord('"'), ord("[")
 _SHORT_ESCAPES = {"\t": "t", "\n": "n", "\f": "f", "\r": "r"}
 _SPACES = [c for c in map(chr, range(0x10000)) if c.isspace()]
 
@@ -41,7 +50,8 @@ def _spellings(space: str) -> Iterator[bytes]:
         yield re.escape(space.encode())
 
 
-# The lookahead fails at once for text that begins with a visible ASCII character, as most does.
+# White space in any spelling of JSON, so that no content has to be decoded to see that it is blank. The lookahead fails
+# at once for text that begins with a visible ASCII character, as most does.
 _BLANK = re.compile(
     rb'"(?![!#-\[\]-~])(?:' + b"|".join(spelling for space in _SPACES for spelling in _spellings(space)) + b')*"'
 )
@@ -60,11 +70,14 @@ class UnnamedImageError(Exception):
 
 
 class OutsideImageError(Exception):
-    """A content names an image file outside of the folders that its rollouts may name files in."""
+    """A content names a media file outside the allowed folders; a `MediaPath` raises it."""
 
 
-class Shaped(NamedTuple):
-    """Messages with contents in one form, their images in order, and the columns that a loader will infer."""
+class ConvertedMessages(NamedTuple):
+    """Messages with contents in one form, their images in order, and the columns that a loader will infer.
+
+    `columns` leaves out role, content, and parts of text, which all rows of a form have.
+    """
 
     turns: list[Message]
     images: list[str]
@@ -82,10 +95,11 @@ def is_list(content: msgspec.Raw) -> bool:
 
 
 def parts_of(content: msgspec.Raw) -> list[Part] | None:
-    """Return the parts of a list content, with bare strings as text parts; None where an item is neither."""
+    """Return the parts of a list content, bare strings as text parts; None if an item is neither string nor object."""
     parts = [{"type": "text", "text": item} if isinstance(item, str) else item for item in msgspec.json.decode(content)]
     if not all(isinstance(part, dict) for part in parts):
         return None
+    # A part with text but no type is a part of text; a type that is there stays.
     return [{"type": "text", **part} if isinstance(part.get("text"), str) else part for part in parts]
 
 
@@ -104,17 +118,18 @@ def is_blank(content: msgspec.Raw) -> bool:
     return parts is not None and all(_is_text(part) and not part["text"].strip() for part in parts)
 
 
-def shows_images(turns: list[Message]) -> bool:
+def has_images(turns: list[Message]) -> bool:
     """Return whether any of the messages has a part that is an image."""
     lists = (parts_of(turn.content) or [] for turn in turns if is_list(turn.content))
-    return any(part.get("type") == "image" for parts in lists for part in parts)
+    return any(_is_image(part) for parts in lists for part in parts)
 
 
 def join_contents(contents: list[msgspec.Raw]) -> msgspec.Raw:
     """Return readable contents as one: strings with a blank line between them, else all their parts."""
-    present = [content for content in contents if not is_absent(content)] or contents[:1]
+    present = [content for content in contents if not is_absent(content)] or contents[:1]  # all null: keep one null
     if len(present) == 1:
         return present[0]
+    # A blank line, since these are texts of several messages; parts of one message are joined by a line break.
     # Strings are joined as JSON, without decoding: the escapes of both stay valid.
     if all(map(is_string, present)):
         return msgspec.Raw(b'"' + b"\\n\\n".join(bytes(content)[1:-1] for content in present) + b'"')
@@ -122,31 +137,31 @@ def join_contents(contents: list[msgspec.Raw]) -> msgspec.Raw:
     return msgspec.Raw(b"[" + b",".join(text for text in inner if text) + b"]")
 
 
-def shape(turns: list[Message], form: Form, media_path: MediaPath) -> Shaped:
+def convert_contents(turns: list[Message], form: Form, media_path: MediaPath) -> ConvertedMessages:
     """Return messages with their contents in one form; text that can be copied is not decoded.
 
-    Raises `NeedsPartsError` where the form is `text` and a content has a part that is not text, and as `media_path`
-    does.
+    Raises `NeedsPartsError` if a content needs a richer form (any part but text in the form `text`, an image in
+    `parts`), `UnnamedImageError` for an image without path and URL, and whatever `media_path` raises.
     """
     images: list[str] = []
     columns: set[str] = set()
-    shaped = []
+    converted = []
     for turn in turns:
         # Nearly all turns: nothing to convert, and no columns beside role and content.
         if form == "text" and is_string(turn.content) and is_bare(turn):
-            shaped.append(turn)
+            converted.append(turn)
             continue
         if is_list(turn.content):
-            turn = msgspec.structs.replace(turn, content=_shape_list(turn.content, form, media_path, images, columns))
+            turn = msgspec.structs.replace(turn, content=_convert_list(turn.content, form, media_path, images, columns))
         elif form != "text" and not is_absent(turn.content):
             turn = msgspec.structs.replace(turn, content=_as_parts(turn.content))
         if not is_bare(turn):
             _add_extra_columns(turn, columns)
-        shaped.append(turn)
-    return Shaped(shaped, images, columns)
+        converted.append(turn)
+    return ConvertedMessages(converted, images, columns)
 
 
-def _shape_list(
+def _convert_list(
     content: msgspec.Raw, form: Form, media_path: MediaPath, images: list[str], columns: set[str]
 ) -> msgspec.Raw:
     """Return a list content in one form.
@@ -165,14 +180,14 @@ def _shape_list(
         return _encode("\n".join(part["text"] for part in parts))
     if form == "parts" and any(map(_is_image, parts)):
         raise NeedsPartsError("images")
-    shaped = [_shape_part(part, media_path, images) for part in parts]
-    for part in shaped:
+    converted = [_convert_part(part, media_path, images) for part in parts]
+    for part in converted:
         if not _is_text(part):
             _add_columns(part, "content", columns)
-    return _encode(shaped)
+    return _encode(converted)
 
 
-def _shape_part(part: Part, media_path: MediaPath, images: list[str]) -> Part:
+def _convert_part(part: Part, media_path: MediaPath, images: list[str]) -> Part:
     """Return a part as training needs it.
 
     Text loses other fields, such as marks for a prompt cache; an image becomes the placeholder that TRL expects.
@@ -184,14 +199,14 @@ def _shape_part(part: Part, media_path: MediaPath, images: list[str]) -> Part:
             raise UnnamedImageError
         images.append(media_path(part["image"]))
         return {"type": "image"}
-    # Only checked: `media_path` raises for a file outside of the folders that may be read.
+    # Only checked: `media_path` raises for a file outside the allowed folders.
     for name in _named_files(part):
         media_path(name)
     return part
 
 
 def _named_files(part: Part) -> Iterator[str]:
-    """Yield the paths and URLs by which chat templates and loaders find an image, a video or a sound."""
+    """Yield the paths and URLs by which chat templates and loaders find an image, a video or audio."""
     for key in _FILE_KEYS:
         value = part.get(key)
         value = value.get("url") if isinstance(value, dict) else value
@@ -219,16 +234,24 @@ def _encode(value: object) -> msgspec.Raw:
 
 def is_bare(turn: Message) -> bool:
     """Return whether a message has no fields beside role and content."""
-    return bool(_extras(turn) == _NO_EXTRAS)
+    return bool(_extra_values(turn) == _NO_EXTRAS)
 
 
-def tidy(turn: Message) -> Message:
-    """Return the message on one line, without empty fields, for which a loader would infer columns."""
-    values = _extras(turn)
-    if not any(value is not NOTHING and (_is_empty(value) or b"\n" in bytes(value)) for value in values):
+def drop_empty_fields(turn: Message) -> Message:
+    """Return the message without empty extra fields, the others on one line each, as JSON Lines needs them.
+
+    A loader would infer a column from an empty field.
+    """
+    values = _extra_values(turn)
+    if not any(map(_is_empty_or_multiline, values)):
         return turn
     kept = (NOTHING if _is_empty(value) else _on_one_line(value) for value in values)
+    # `EXTRAS` has the order of the fields of `Message`.
     return Message(turn.role, turn.content, *kept)
+
+
+def _is_empty_or_multiline(value: msgspec.Raw) -> bool:
+    return value is not NOTHING and (_is_empty(value) or b"\n" in bytes(value))
 
 
 def _is_empty(value: msgspec.Raw) -> bool:
@@ -241,7 +264,7 @@ def _on_one_line(value: msgspec.Raw) -> msgspec.Raw:
 
 
 def _add_extra_columns(turn: Message, columns: set[str]) -> None:
-    for name, value in zip(EXTRAS, _extras(turn), strict=True):
+    for name, value in zip(EXTRAS, _extra_values(turn), strict=True):
         if value is not NOTHING and len(value):
             _add_columns(msgspec.json.decode(value), name, columns)
 
@@ -255,10 +278,10 @@ def columns_of(value: bytes, name: str) -> frozenset[str]:
 
 
 def _add_columns(value: object, path: str, columns: set[str]) -> None:
-    """Add the path and type of every value inside; null and empty lists have none."""
+    """Add the path and type of every value inside, `content.type: str`; null and empty lists have none."""
     if isinstance(value, dict):
         for key, item in value.items():
-            if type(item) is str:
+            if type(item) is str:  # most values: saves a call
                 columns.add(f"{path}.{key}: str")
             else:
                 _add_columns(item, f"{path}.{key}", columns)

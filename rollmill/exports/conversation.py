@@ -9,7 +9,7 @@ import msgspec
 from rollmill.corpus.message import Message
 from rollmill.corpus.raw_json import is_absent
 from rollmill.corpus.tool_calls import has_nameless_call
-from rollmill.exports.contents import is_bare, is_blank, is_readable, is_string, join_contents, tidy
+from rollmill.exports.contents import drop_empty_fields, is_bare, is_blank, is_readable, is_string, join_contents
 
 Refusal = Literal[
     "no_messages",
@@ -68,7 +68,7 @@ def clean_conversation(messages: list[Message] | None) -> CleanConversation | Re
         turns = messages if end == len(messages) else messages[:end]
         count = sum(turn.role == "assistant" for turn in turns)
         return CleanConversation(turns, tuple(range(-count, 0)), all_answers=True)
-    turns = [tidy(turn) for turn in messages or () if turn.role != _EXIT]
+    turns = [drop_empty_fields(turn) for turn in messages or () if turn.role != _EXIT]
     if refusal := _refusal(turns):
         return refusal
     recorded = [id(turn) for turn in turns if turn.role == "assistant"]
@@ -92,7 +92,7 @@ def clean_conversation(messages: list[Message] | None) -> CleanConversation | Re
 def _clean_end(messages: list[Message]) -> int:
     """Return the number of messages, up to the last assistant turn, if they are clean as they are.
 
-    That is, texts with roles that alternate. Returns 0 where the messages need `tidy`, joins, or checks.
+    That is, texts with roles that alternate. Returns 0 where the messages need `drop_empty_fields`, joins, or checks.
     """
     before, end = "", 0
     for number, turn in enumerate(messages, start=1):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rollmill.corpus.corpus import Corpus
 
 Facts = Mapping[str, Any]
-"""One row of the table."""
+"""One row of the corpus table, its columns by name."""
 
 FACT_COLUMNS = [
     "row",
@@ -37,7 +37,7 @@ FACT_COLUMNS = [
     "marked",
 ]
 CONTEXT: tuple[Literal["tools", "chat_template_kwargs"], ...] = ("tools", "chat_template_kwargs")
-"""Arguments of the chat template beside the messages."""
+"""Fields of a training row that the chat template takes beside the messages."""
 REJECTED_SIDE = "rejected_side_of_a_preference"
 """The reason that drops the rejected answer of a preference, or one with an undesirable label of KTO."""
 _LARGEST = 1 << 63
@@ -123,7 +123,7 @@ def media_paths(corpus: Corpus, folder: Path, further: Sequence[str] = ()) -> Ca
 
     A `MediaPath` maps an image path that is relative to the source's folder to one that is relative to `folder`. URLs
     and absolute paths stay, and so does every path of a source without a local folder. A trainer opens the files that
-    rows name: so a path outside of the source's folder (of a source without one: of `folder`) and of those in `further`
+    rows name: so a path outside the source's folder (of a source without one: `folder`) and those in `further`
     raises `OutsideImageError`.
     """
     known: dict[int, MediaPath] = {}

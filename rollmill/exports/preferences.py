@@ -15,7 +15,7 @@ import polars as pl
 from rollmill.corpus.message import Message
 from rollmill.corpus.record import decode_record
 from rollmill.errors import InputError
-from rollmill.exports.contents import shows_images
+from rollmill.exports.contents import has_images
 from rollmill.exports.conversation import clean, split_prompt
 from rollmill.exports.export_result import Exported
 from rollmill.exports.origins import FACT_COLUMNS, Facts, media_paths, request_context, rollouts, with_origin
@@ -229,7 +229,7 @@ def _contrast(
         return Refused(((better, reasons[0]), (worse, reasons[1])))
     (prompt, right), (other, wrong) = split_prompt(chosen), split_prompt(rejected)
     reason = None
-    if not _have_equal_values(prompt, other) or (not one_folder and shows_images([*chosen, *rejected])):
+    if not _have_equal_values(prompt, other) or (not one_folder and has_images([*chosen, *rejected])):
         reason = "prompts_differ"
     elif not prompt:
         reason = "no_prompt"

@@ -1,4 +1,4 @@
-"""Training rows from rollouts without an export between, for the trainer."""
+"""Make training rows from rollouts directly, without an exported file in between, for the trainer."""
 
 from __future__ import annotations
 
@@ -9,26 +9,35 @@ import msgspec
 
 from rollmill.corpus.corpus import Corpus, read_corpus
 from rollmill.corpus.inputs import Source
-from rollmill.corpus.record import UNREADABLE, Record, decode_record
+from rollmill.corpus.record import UNREADABLE_ERRORS, Record, decode_record
 from rollmill.exports.conversation import clean_conversation
-from rollmill.exports.origins import CONTEXT, FACT_COLUMNS, REJECTED_SIDE, Facts, is_rejected, rollouts, row_metadata
+from rollmill.exports.origins import (
+    FACT_COLUMNS,
+    REJECTED_SIDE,
+    Facts,
+    is_rejected,
+    request_context,
+    rollouts,
+    row_metadata,
+)
 from rollmill.files.rows import BadRow, Row
 
 _COLUMNS = [*FACT_COLUMNS, "number", "error_type"]
 
 
-def rollout_rows(path: str) -> Iterator[tuple[int, Row | BadRow]]:
-    """Yield (number, training row) for each rollout of a file or a run, those that cannot be used first.
+def training_rows_of_rollouts(path: str) -> Iterator[tuple[int, Row | BadRow]]:
+    """Yield (number, training row) for each rollout of a file or a run.
 
-    A row is the same as `export_sft` writes. Failed rollouts, those excluded from training and the rejected side of a
-    preference become bad rows. Raises `InputError` as `read_corpus` does.
+    A row is the same as `export_sft` writes. Rows of the file that cannot be read come first, as bad rows; all others,
+    usable or not, follow in the order of the file. Failed rollouts, those excluded from training and the rejected side
+    of a preference become bad rows, whose `field` is the code of the reason. Raises `InputError` as `read_corpus` does.
     """
     bad: list[BadRow] = []
 
     def add_bad_row(source: Source, row: BadRow) -> None:
         bad.append(row)
 
-    corpus = read_corpus([path], add_bad_row, hashed=False)
+    corpus = read_corpus([path], add_bad_row, hashed=False)  # no hashes of completions: no duplicates are dropped
     yield from ((row.number, row) for row in bad)
     yield from _rows(corpus)
 
@@ -37,10 +46,13 @@ def _rows(corpus: Corpus) -> Iterator[tuple[int, Row | BadRow]]:
     for facts, line in rollouts(corpus, corpus.table, _COLUMNS):
         number: int = facts["number"]
         try:
-            row = _row(facts, decode_record(line))
-        except UNREADABLE:
-            row = "unreadable_content"
-        yield number, BadRow(number, row, row.replace("_", " "), "") if isinstance(row, str) else row
+            row_or_reason = _row(facts, decode_record(line))
+        except UNREADABLE_ERRORS:
+            row_or_reason = "unreadable_content"
+        if isinstance(row_or_reason, str):
+            yield number, BadRow(number, row_or_reason, row_or_reason.replace("_", " "), "")
+        else:
+            yield number, row_or_reason
 
 
 def _row(facts: Facts, record: Record) -> Row | str:
@@ -54,9 +66,10 @@ def _row(facts: Facts, record: Record) -> Row | str:
     conversation = clean_conversation(record.conversation())
     if isinstance(conversation, str):
         return conversation
-    context: dict[str, Any] = {
-        name: msgspec.json.decode(value) for name in CONTEXT if len(value := record.request_field(name))
-    }
-    metadata = row_metadata(facts, record, None, no_end=len(conversation.turns[-1].stop_text) > 0)
+    context: dict[str, Any] = {name: msgspec.json.decode(value) for name, value in request_context(record).items()}
+    # A stop string ended the last turn: the model wrote no end-of-turn token to train on.
+    no_end = len(conversation.turns[-1].stop_text) > 0
+    metadata = row_metadata(facts, record, origin=None, no_end=no_end)
+    # `msgspec.to_builtins` would refuse the `Raw` fields of messages.
     messages = msgspec.json.decode(msgspec.json.encode(conversation.turns))
     return {"messages": messages, **context, "metadata": metadata}

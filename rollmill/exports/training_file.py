@@ -16,7 +16,7 @@ import orjson
 import polars as pl
 
 from rollmill.corpus.message import Message
-from rollmill.corpus.record import UNREADABLE
+from rollmill.corpus.record import UNREADABLE_ERRORS
 from rollmill.errors import InputError
 from rollmill.exports import export_result
 from rollmill.exports.contents import (
@@ -26,7 +26,7 @@ from rollmill.exports.contents import (
     OutsideImageError,
     UnnamedImageError,
     columns_of,
-    shape,
+    convert_contents,
 )
 from rollmill.exports.export_result import Exported, dropped_table
 from rollmill.exports.splitting import TRAIN, VALIDATION, Split, check_disjoint
@@ -315,7 +315,7 @@ def or_unreadable(rows: tuple[int, ...], convert: Callable[[], _T]) -> _T | Refu
     """Return the result of `convert`; refuse the rows of the table where their contents cannot be read."""
     try:
         return convert()
-    except UNREADABLE:
+    except UNREADABLE_ERRORS:
         return Refused(tuple((row, "unreadable_content") for row in rows))
 
 
@@ -329,21 +329,21 @@ def _lines(samples: SampleStream, form: Form) -> Iterator[Line | Refused]:
 
 def _line(sample: Sample, form: Form) -> Line | Refused:
     try:
-        shaped = {column: shape(turns, form, sample.media_path) for column, turns in sample.turns.items()}
+        converted = {column: convert_contents(turns, form, sample.media_path) for column, turns in sample.turns.items()}
     except OutsideImageError:
         return Refused(tuple((number, "image_outside") for number in sample.rows))
     except UnnamedImageError:
         return Refused(tuple((number, "image_without_file") for number in sample.rows))
     # The columns of text contents are the same in all rows; only further ones are collected.
-    columns = {f"metadata.{key}" for key in sample.metadata}.union(*(part.columns for part in shaped.values()))
+    columns = {f"metadata.{key}" for key in sample.metadata}.union(*(part.columns for part in converted.values()))
     # Thousands of token ids need no inference: all are integers.
     for name, value in sample.extra_columns.items():
         if name not in TOKEN_COLUMNS:
             columns |= columns_of(bytes(value), name)
-    row: dict[str, Any] = {column: part.turns for column, part in shaped.items()} | sample.extra_columns
+    row: dict[str, Any] = {column: part.turns for column, part in converted.items()} | sample.extra_columns
     row["metadata"] = sample.metadata
     if form == "images":
-        row["images"] = [image for part in shaped.values() for image in part.images]
+        row["images"] = [image for part in converted.values() for image in part.images]
         columns |= {"images"} if row["images"] else set()
     text = _encoder.encode(row) + b"\n"
     if "tokens" in sample.metadata and is_unicode(text):
@@ -352,7 +352,7 @@ def _line(sample: Sample, form: Form) -> Line | Refused:
         text = _encoder.encode(row | {"metadata": sample.metadata | {"tokens": tokens}}) + b"\n"
     if not is_unicode(text):
         return Refused(tuple((number, "not_unicode") for number in sample.rows))
-    return Line(sample, text, columns, [turn for part in shaped.values() for turn in part.turns])
+    return Line(sample, text, columns, [turn for part in converted.values() for turn in part.turns])
 
 
 def is_unicode(text: bytes) -> bool:

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rollmill.corpus.message import RecordedMessage
-from rollmill.corpus.record import UNREADABLE, Record, decode_record
+from rollmill.corpus.record import UNREADABLE_ERRORS, Record, decode_record
 from rollmill.corpus.record_facts import record_facts, typed_facts
 from rollmill.corpus.scan import COLUMNS, Scan
 from rollmill.corpus.table import SCHEMA
@@ -530,7 +530,7 @@ def formed(decode, text):
     """Return a record's messages in the one form, or what is wrong with them."""
     try:
         return [msgspec.json.encode(turn) for turn in decode(text).conversation() or []]
-    except UNREADABLE as error:
+    except UNREADABLE_ERRORS as error:
         return str(error)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 import polars as pl
 
-from rollmill.corpus.record import UNREADABLE, Record, decode_record
+from rollmill.corpus.record import UNREADABLE_ERRORS, Record, decode_record
 from rollmill.corpus.record_text import full_text, written_text
 from rollmill.corpus.table import OPTIONAL_COLUMNS, SCHEMA
 from rollmill.exports.origins import request_context
@@ -94,7 +94,7 @@ def _readable(convert: Callable[[Record], _T], record: Record, nothing: _T) -> _
     """Return `convert(record)`, or `nothing` where contents cannot be read: the export reports such records."""
     try:
         return convert(record)
-    except UNREADABLE:
+    except UNREADABLE_ERRORS:
         return nothing
 
 

@@ -11,7 +11,7 @@ import polars as pl
 
 from rollmill.corpus.corpus import Corpus
 from rollmill.corpus.inputs import find_sources
-from rollmill.corpus.record import UNREADABLE, Record, decode_record
+from rollmill.corpus.record import UNREADABLE_ERRORS, Record, decode_record
 from rollmill.generation.run import PROBLEMS
 from rollmill.jobs.curation.filter_spec import Filters
 from rollmill.jobs.curation.select_rollouts import select
@@ -118,7 +118,7 @@ def record_key(record: Record) -> str | None:
     """Return the key of a record's question, see `prompt_key`; None where it cannot be read: it is no row then."""
     try:
         return prompt_key(list(takewhile(lambda turn: turn.role != "assistant", record.conversation() or [])))
-    except UNREADABLE:
+    except UNREADABLE_ERRORS:
         return None
 
 

@@ -14,7 +14,7 @@ import polars as pl
 
 from rollmill.corpus.corpus import Corpus, read_corpus
 from rollmill.corpus.message import Message
-from rollmill.corpus.record import UNREADABLE, decode_record
+from rollmill.corpus.record import UNREADABLE_ERRORS, decode_record
 from rollmill.corpus.record_text import content_text
 from rollmill.errors import InputError
 from rollmill.exports.contents import is_list, parts_of
@@ -200,7 +200,7 @@ def user_turns(record: bytes) -> list[Message]:
     """Return the user's turns; none where a record cannot be read, which is no training row then."""
     try:
         return [turn for turn in decode_record(record).conversation() or [] if turn.role == "user"]
-    except UNREADABLE:
+    except UNREADABLE_ERRORS:
         return []
 
 

@@ -22,7 +22,7 @@ from rollmill.corpus.training_marks import (
     is_untrained_row,
 )
 from rollmill.exports.origins import REJECTED_SIDE
-from rollmill.exports.rollout_rows import rollout_rows
+from rollmill.exports.rollout_rows import training_rows_of_rollouts
 from rollmill.exports.token_references import token_location
 from rollmill.exports.token_sequences import IGNORED
 from rollmill.files.rows import BadRow, Row, read_json_lines
@@ -92,7 +92,7 @@ def read_training_rows(path: str) -> Iterator[tuple[int, TrainingRow | BadRow]]:
 
     Raises `InputError` where the file cannot be read.
     """
-    rows = read_json_lines(path) if holds_training_rows(path) else rollout_rows(path)
+    rows = read_json_lines(path) if holds_training_rows(path) else training_rows_of_rollouts(path)
     for number, row in rows:
         yield number, row if isinstance(row, BadRow) else training_row(number, row)
 
