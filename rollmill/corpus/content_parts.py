@@ -6,7 +6,7 @@ from typing import Any
 
 Part = dict[str, Any]
 
-THOUGHT_TYPES = frozenset({"thinking", "reasoning", "redacted_thinking", "reasoning_content"})
+REASONING_TYPES = frozenset({"thinking", "reasoning", "redacted_thinking", "reasoning_content"})
 TEXT_TYPES = frozenset({"text", "input_text", "output_text"})
 _TYPELESS_IMAGES = frozenset({"image", "image_url", "inlineData", "inline_data"})
 """Keys of images whose part has no type, as Gemini's."""
@@ -15,18 +15,18 @@ _THOUGHT_KEYS = (
 )  # fmt: skip
 
 
-def thoughts_text(value: Any) -> str:
+def reasoning_text(value: Any) -> str:
     """Return thoughts as text: of a text itself, of parts and blocks in any form, a line each."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):
-        return "\n".join(filter(None, map(thoughts_text, value)))
+        return "\n".join(filter(None, map(reasoning_text, value)))
     if isinstance(value, dict):
-        return next((text for key in _THOUGHT_KEYS if (text := thoughts_text(value.get(key)))), "")
+        return next((text for key in _THOUGHT_KEYS if (text := reasoning_text(value.get(key)))), "")
     return ""
 
 
-def without_thoughts(content: str, thoughts: str) -> str:
+def remove_think_block(content: str, thoughts: str) -> str:
     """Return a content without the `<think>` block at its beginning, if that repeats `thoughts`."""
     text = content.lstrip()
     if not text.startswith("<think>"):

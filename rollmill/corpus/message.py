@@ -156,7 +156,7 @@ def has_bookkeeping(turn: ScannedMessage) -> bool:
     return bool(_get_bookkeeping(turn) != _NO_BOOKKEEPING)
 
 
-def bookkeeping(turn: ScannedMessage) -> Mapping[str, msgspec.Raw]:
+def get_bookkeeping(turn: ScannedMessage) -> Mapping[str, msgspec.Raw]:
     """Return the bookkeeping fields by their names in files, `NOTHING` where one is not set."""
     return dict(zip(_BOOKKEEPING_IN_FILES, _get_bookkeeping(turn), strict=True))
 

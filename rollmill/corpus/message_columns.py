@@ -19,7 +19,7 @@ from rollmill.corpus.message_roles import has_analysis
 from rollmill.corpus.normalize_messages import normalize_messages
 from rollmill.corpus.raw_json import NOTHING, QUOTE, without_nulls
 from rollmill.corpus.tool_calls import PlainCall, plain_calls_of
-from rollmill.corpus.turn_values import Values, plain_values, turn_values
+from rollmill.corpus.turn_values import Values, decode_plain_values, decode_turn_values
 
 _VISIBLE = re.compile(rb'"(?:\s|\\[nrtbf])*[!#-\[\]-~]')
 """A JSON string with a visible ASCII character after blanks."""
@@ -41,7 +41,7 @@ class MessageColumns(NamedTuple):
     completion_hash: int | None = None
 
 
-def message_columns(
+def compute_message_columns(
     messages: Sequence[PlainMessage] | None, *, hashed: bool = True, has_escapes: bool = True
 ) -> MessageColumns:
     r"""Return the table's columns about a record's messages.
@@ -67,7 +67,7 @@ def message_columns(
         return MessageColumns(len(messages), roles.count("assistant"), False, False)
     turns = [message for message in messages if message.role == "assistant"]
     if not hashed:
-        return _columns_of_values(len(messages), [turn_values(turn) for turn in turns], None)
+        return _columns_of_values(len(messages), [decode_turn_values(turn) for turn in turns], None)
     if unique_roles.isdisjoint(_RESULT_ROLES) and all(map(_is_text, turns)):
         # Nearly all messages are plain text, whose JSON is hashed as it is spelt, without being decoded. JSON that may
         # be spelt in several ways (lists of parts, tool calls, `\u` escapes) is decoded and written in one way below.
@@ -83,7 +83,7 @@ def message_columns(
     if None in calls:
         # Normalization changes messages in place, and the record is still read afterwards.
         open_calls = count_open_calls(normalize_messages([copy(message) for message in messages]))
-        return _columns_of_values(len(messages), [turn_values(turn) for turn in turns], open_calls)
+        return _columns_of_values(len(messages), [decode_turn_values(turn) for turn in turns], open_calls)
     return _columns_of_plain_calls(messages, calls)  # type: ignore[arg-type]  # none is None
 
 
@@ -130,7 +130,7 @@ def _columns_of_plain_calls(messages: Sequence[PlainMessage], calls: list[list[P
     for message, message_calls in zip(messages, calls, strict=True):
         if message.role == "assistant":
             pairing.add_calls([call.id for call in message_calls])
-            values.append(plain_values(message, message_calls))
+            values.append(decode_plain_values(message, message_calls))
         elif message.role == "tool":
             pairing.add_result(message.tool_call_id)
     return _columns_of_values(len(messages), values, pairing.open_calls())
@@ -139,7 +139,7 @@ def _columns_of_plain_calls(messages: Sequence[PlainMessage], calls: list[list[P
 def _columns_of_normalized(messages: Sequence[PlainMessage], *, hashed: bool) -> MessageColumns:
     """Return the columns of messages of which some have no role, or one that only their producer uses."""
     turns = normalize_messages(list(messages))
-    values = [turn_values(turn) for turn in turns if turn.role == "assistant"]
+    values = [decode_turn_values(turn) for turn in turns if turn.role == "assistant"]
     return _columns_of_values(len(messages), values, count_open_calls(turns) if hashed else None)
 
 

@@ -38,17 +38,17 @@ def _with_langchain_role(turn: PlainMessage) -> PlainMessage:
     Read are `{"type": "ai", "content"}`, `{"type": "ai", "data": {"content"}}`, and, as LangChain's own loader does,
     `{"lc": 1, "id": [..., "AIMessage"], "kwargs": {"content"}}`.
     """
-    if not isinstance(turn, ScannedMessage) or item_type(turn) in ITEM_TYPES:
+    if not isinstance(turn, ScannedMessage) or get_item_type(turn) in ITEM_TYPES:
         return turn
     inner = next((value for value in (turn.kwargs, turn.data) if bytes(memoryview(value)[:1]) == b"{"), None)
     message = turn if inner is None else _recorded_message.decode(inner)
     if not message.role:
         path = decode(turn.id) if inner is not None and len(turn.id) else None
-        message.role = langchain_role(path, _decoded_type(message), _decoded_type(turn))
+        message.role = find_langchain_role(path, _decoded_type(message), _decoded_type(turn))
     return message
 
 
-def langchain_role(path: Any, *types: Any) -> str:
+def find_langchain_role(path: Any, *types: Any) -> str:
     """Return the role of a message of LangChain; an empty text for another message.
 
     Args:
@@ -67,10 +67,10 @@ def _decoded_type(turn: ScannedMessage) -> Any:
 
 def is_model_turn(turn: PlainMessage) -> bool:
     """Return whether the model wrote a message or an item of Responses."""
-    return turn.role in MODEL_ROLES or (not turn.role and item_type(turn) in MODEL_ITEM_TYPES)
+    return turn.role in MODEL_ROLES or (not turn.role and get_item_type(turn) in MODEL_ITEM_TYPES)
 
 
-def item_type(turn: PlainMessage) -> bytes:
+def get_item_type(turn: PlainMessage) -> bytes:
     """Return the `type` of a message as JSON: without a role, the message may be an item of Responses."""
     return bytes(turn.type) if isinstance(turn, ScannedMessage) else b""
 

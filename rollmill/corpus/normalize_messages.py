@@ -14,13 +14,13 @@ from typing import Any
 import msgspec
 
 from rollmill.corpus.content_parts import (
+    REASONING_TYPES,
     TEXT_TYPES,
-    THOUGHT_TYPES,
     Part,
     image_address,
     is_image,
-    thoughts_text,
-    without_thoughts,
+    reasoning_text,
+    remove_think_block,
 )
 from rollmill.corpus.loss_marks import is_marked, metadata_has_mark
 from rollmill.corpus.message import (
@@ -34,7 +34,14 @@ from rollmill.corpus.message import (
     remove_bookkeeping,
     with_all_fields,
 )
-from rollmill.corpus.message_roles import ITEM_TYPES, MODEL_ROLES, ROLE_ALIASES, is_analysis, is_model_turn, item_type
+from rollmill.corpus.message_roles import (
+    ITEM_TYPES,
+    MODEL_ROLES,
+    ROLE_ALIASES,
+    get_item_type,
+    is_analysis,
+    is_model_turn,
+)
 from rollmill.corpus.raw_json import (
     EMPTY_TEXT,
     NOTHING,
@@ -118,7 +125,7 @@ def normalize_messages(messages: Sequence[PlainMessage], images: Iterable[str] =
         # The finish reason has to be read before it is removed as bookkeeping.
         is_cut = is_models and is_cut_off_turn(turn)
         _remove_bookkeeping(turn)
-        if not turn.role and item_type(turn) not in ITEM_TYPES:
+        if not turn.role and get_item_type(turn) not in ITEM_TYPES:
             raise msgspec.ValidationError(f"Object missing required field `role` - at `$.messages[{number}]`")
         has_items = has_items or not turn.role or is_analysis(turn)
         # `plain_calls_of` recognizes messages that have the normalized form: only the others are taken apart.
@@ -216,7 +223,7 @@ class MessageNormalizer:
         # Thoughts may stand both in a field and in a part: equal ones count once.
         thoughts = "\n".join(dict.fromkeys(filter(str.strip, self._thoughts)))
         if thoughts and _THINK_TAG in bytes(content)[:_LONGEST_OPENING] and memoryview(content)[0] == QUOTE:
-            content = encode(without_thoughts(decode(content), thoughts))
+            content = encode(remove_think_block(decode(content), thoughts))
         return Message(
             role,
             content,
@@ -257,8 +264,8 @@ class MessageNormalizer:
         for value in values:
             if self._thoughts or is_absent(value):
                 continue
-            text = thoughts_text(decode(value))
-            if text.strip() and not (len(unless_in) and text.strip() in thoughts_text(decode(unless_in))):
+            text = reasoning_text(decode(value))
+            if text.strip() and not (len(unless_in) and text.strip() in reasoning_text(decode(unless_in))):
                 self._thoughts.append(text)
 
     def _normalize_content(self, content: msgspec.Raw) -> msgspec.Raw:
@@ -284,11 +291,11 @@ class MessageNormalizer:
         result = part.get("functionResponse") or part.get("function_response")
         typed = isinstance(kind, str)  # Bedrock's parts have no type
         if (
-            (typed and kind in THOUGHT_TYPES)
+            (typed and kind in REASONING_TYPES)
             or part.get("thought") is True
             or (not typed and ("reasoningContent" in part or "reasoning_content" in part))
         ):
-            self._thoughts.append(thoughts_text(part))
+            self._thoughts.append(reasoning_text(part))
         elif isinstance(kind, str) and _SERVER_CALL.fullmatch(kind):
             # A call without a name makes exports refuse the row, which would otherwise lose a part of the answer.
             self._calls.append(Call())
@@ -367,7 +374,7 @@ class MessageNormalizer:
         turn = self._turn
         if is_analysis(turn) and is_absent(turn.tool_calls):
             marked = isinstance(turn, RecordedMessage) and is_marked(turn)
-            text = thoughts_text(decode(turn.content)) if len(turn.content) else ""
+            text = reasoning_text(decode(turn.content)) if len(turn.content) else ""
             weight = UNTRAINED if marked else NOTHING
             return ResponsesItem("assistant", EMPTY_TEXT, reasoning_content=encode(text), weight=weight)
         if turn.role:
@@ -384,7 +391,7 @@ class MessageNormalizer:
             output = None if is_absent(turn.output) else decode(turn.output)
             return self._result({"call_id": call_id, "output": output})
         values = (turn.content, turn.summary)
-        text = next((text for value in values if len(value) and (text := thoughts_text(decode(value)))), "")
+        text = next((text for value in values if len(value) and (text := reasoning_text(decode(value)))), "")
         return ResponsesItem("assistant", EMPTY_TEXT, reasoning_content=encode(text))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import xxhash
 
-from rollmill.corpus.message_roles import langchain_role
+from rollmill.corpus.message_roles import find_langchain_role
 from rollmill.files.rows import Row
 
 Chat = list[Row]
@@ -183,7 +183,7 @@ def _with_role(message: Row) -> Row:
 
 def _lang_chain_role(message: Row, inner: Row) -> str:
     role = inner.get("role") if inner is not message else None
-    return role or langchain_role(message.get("id"), inner.get("type"), message.get("type"))
+    return role or find_langchain_role(message.get("id"), inner.get("type"), message.get("type"))
 
 
 def _of_share_gpt(turn: Row) -> Row:

@@ -78,13 +78,13 @@ def parse_raw_text(value: msgspec.Raw) -> msgspec.Raw:
         return value
 
 
-def raw_fields(value: msgspec.Raw) -> dict[str, msgspec.Raw]:
+def decode_raw_fields(value: msgspec.Raw) -> dict[str, msgspec.Raw]:
     """Return the fields of an object, or of an object as JSON text; an empty dict for any other value."""
     value = parse_raw_text(value)
     return raw_fields_decoder.decode(value) if bytes(memoryview(value)[:1]) == b"{" else {}
 
 
-def first_object(value: msgspec.Raw) -> Mapping[str, msgspec.Raw]:
+def decode_first_object(value: msgspec.Raw) -> Mapping[str, msgspec.Raw]:
     """Return the fields of an object, or of the first item of a list; an empty dict for any other value."""
     text = bytes(value)
     if text[:1] == b"[":

@@ -23,10 +23,10 @@ from rollmill.corpus.normalize_messages import normalize_messages
 from rollmill.corpus.raw_json import (
     EMPTY_TEXT,
     NOTHING,
+    decode_raw_fields,
     is_absent,
     is_true,
     parse_raw_text,
-    raw_fields,
     raw_items_decoder,
     without_null_fields,
 )
@@ -219,7 +219,7 @@ class Record(msgspec.Struct, gc=False):
 
     def metadata_fields(self) -> dict[str, msgspec.Raw]:
         """Return the fields of `metadata`, an object or its JSON text; an empty dict where it is neither."""
-        return raw_fields(self.metadata)
+        return decode_raw_fields(self.metadata)
 
     def request_field(self, name: Literal["tools", "chat_template_kwargs"]) -> msgspec.Raw:
         """Return the tools or template arguments of the rollout's requests, from the row or its metadata, parsed."""

@@ -11,9 +11,9 @@ import polars as pl
 
 from rollmill.corpus.field_values import MISSING, FieldError
 from rollmill.corpus.json_repair import has_lone_surrogate, has_unicode_escape, repair
-from rollmill.corpus.raw_json import raw_fields
+from rollmill.corpus.raw_json import decode_raw_fields
 from rollmill.corpus.record import decode_record
-from rollmill.corpus.record_facts import record_facts, typed_facts
+from rollmill.corpus.record_facts import compute_facts, compute_typed_facts
 from rollmill.corpus.row_reader import missing_id
 from rollmill.corpus.table import SCHEMA
 from rollmill.corpus.typed_record import TYPED_DECODERS, TypedRecord
@@ -28,7 +28,7 @@ _DECODE_ERROR = re.compile(r"^(.*?)(?: - at `\$\.?(\w*)(.*)`)?$", re.DOTALL)
 
 
 class Scan:
-    """Collects the rows of one source, some tens of thousands at a time; see `message_columns` for `hashed`."""
+    """Collects the rows of one source, some tens of thousands at a time; see `compute_message_columns` for `hashed`."""
 
     def __init__(self, *, hashed: bool = True) -> None:
         self._hashed = hashed
@@ -87,7 +87,7 @@ class Scan:
         except FieldError as fault:
             reason = str(fault)
             if reason == MISSING:
-                reason = missing_id(raw_fields(msgspec.Raw(text)))
+                reason = missing_id(decode_raw_fields(msgspec.Raw(text)))
             return _bad_row(number, fault.field, reason, text)
         except msgspec.ValidationError as error:
             message, field, subpath = _DECODE_ERROR.match(str(error)).groups()  # type: ignore[union-attr]
@@ -104,9 +104,9 @@ class Scan:
         # The typed decoder checks the fields' types while it decodes, in half the time. A record that it refuses may
         # still be good: a reward as text in a field that nobody reads, or facts under `metadata`.
         try:
-            return typed_facts(self._decode(text), hashed=self._hashed, has_escapes=has_escapes)
+            return compute_typed_facts(self._decode(text), hashed=self._hashed, has_escapes=has_escapes)
         except msgspec.ValidationError:
-            return record_facts(decode_record(text), hashed=self._hashed, has_escapes=has_escapes)
+            return compute_facts(decode_record(text), hashed=self._hashed, has_escapes=has_escapes)
 
     def _decode(self, text: bytes) -> TypedRecord:
         try:

@@ -7,8 +7,8 @@ from functools import lru_cache
 
 import msgspec
 
-from rollmill.corpus.message import PlainMessage, ScannedMessage, bookkeeping, has_bookkeeping
-from rollmill.corpus.raw_json import NOTHING, first_object, is_true, parse_object_text, raw_fields_decoder
+from rollmill.corpus.message import PlainMessage, ScannedMessage, get_bookkeeping, has_bookkeeping
+from rollmill.corpus.raw_json import NOTHING, decode_first_object, is_true, parse_object_text, raw_fields_decoder
 from rollmill.records import is_cut_off
 
 _REASONS = (
@@ -36,7 +36,7 @@ def is_cut_off_turn(turn: PlainMessage) -> bool:
         )
     if not has_bookkeeping(turn):
         return False
-    return has_cut_off_fields(bookkeeping(turn)) or any(
+    return has_cut_off_fields(get_bookkeeping(turn)) or any(
         is_cut_off_metadata(parse_object_text(value)) for value in (turn.metadata, turn.response_metadata, turn.extra)
     )
 
@@ -58,7 +58,7 @@ def has_cut_off_fields(fields: Mapping[str, msgspec.Raw]) -> bool:
         return True
     if bytes(fields.get("status", NOTHING)) == b'"incomplete"':
         return True
-    return any(has_cut_off_fields(first_object(fields[name])) for name in _RESPONSES if name in fields)
+    return any(has_cut_off_fields(decode_first_object(fields[name])) for name in _RESPONSES if name in fields)
 
 
 def _is_cut_off(value: bytes) -> bool:

@@ -18,7 +18,7 @@ class Values(NamedTuple):
     calls: Any
 
 
-def turn_values(turn: Message) -> Values:
+def decode_turn_values(turn: Message) -> Values:
     """Return a turn's values: arguments of calls decoded where they are JSON, without the random ids of the calls."""
     normalized = MessageNormalizer(with_all_fields(turn), iter(())).turn() if isinstance(turn, PlainMessage) else turn
     calls = decode(normalized.tool_calls) if len(normalized.tool_calls) else None
@@ -33,8 +33,8 @@ def turn_values(turn: Message) -> Values:
     return Values(content, reasoning, calls)
 
 
-def plain_values(turn: PlainMessage, calls: list[PlainCall]) -> Values:
-    """Return the same as `turn_values`, in less time, for a message whose calls `plain_calls_of` returned."""
+def decode_plain_values(turn: PlainMessage, calls: list[PlainCall]) -> Values:
+    """Return the same as `decode_turn_values`, in less time, for a message whose calls `plain_calls_of` returned."""
     content = decode(turn.content) if len(turn.content) else None
     return Values(content, None, [_call_values(call.function) for call in calls] or None)
 

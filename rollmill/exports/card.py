@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from rollmill.errors import InputError
-from rollmill.exports.card_section import Provenance, config, section
+from rollmill.exports.card_section import Provenance, make_config, render_section
 from rollmill.exports.export_result import Exported
 from rollmill.exports.packing import output_kind
 from rollmill.exports.splitting import TRAIN
@@ -119,10 +119,12 @@ def _card(before: str, exported: Exported, provenance: Provenance, folder: Path)
     """
     front = _FRONT_MATTER.match(before)
     body = before[front.end() :] if front else before or _TITLE
-    configured = config(exported)
+    configured = make_config(exported)
     # The comment of the marker must not end inside of the JSON.
     marked = json.dumps(configured).replace(">", "\\u003e")
-    new_section = f"<!-- rollmill:export {marked} -->\n\n{section(exported, provenance)}\n\n<!-- rollmill:end -->\n"
+    new_section = (
+        f"<!-- rollmill:export {marked} -->\n\n{render_section(exported, provenance)}\n\n<!-- rollmill:end -->\n"
+    )
     earlier = next(
         (candidate for candidate in read_sections(body) if candidate.config["name"] == configured["name"]), None
     )

@@ -47,7 +47,7 @@ class Provenance(NamedTuple):
     quarantined: int
 
 
-def config(exported: Exported) -> dict[str, Any]:
+def make_config(exported: Exported) -> dict[str, Any]:
     """Return the export's entry for `datasets`: `name`, `files` by split, `field` where rows are under a key."""
     first = exported.files[TRAIN]
     rows_under = {"field": "trajectories"} if output_kind(first).layout == ".json" else {}
@@ -55,7 +55,7 @@ def config(exported: Exported) -> dict[str, Any]:
     return {"name": output_kind(first).stem, "files": files, **rows_under}
 
 
-def section(exported: Exported, provenance: Provenance) -> str:
+def render_section(exported: Exported, provenance: Provenance) -> str:
     """Return the section as Markdown."""
     name = output_kind(exported.files[TRAIN]).stem
     written = f"Written by rollmill {importlib.metadata.version('rollmill')} on {datetime.now(UTC):%Y-%m-%d}."

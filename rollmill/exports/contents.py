@@ -94,7 +94,7 @@ def is_list(content: msgspec.Raw) -> bool:
     return len(content) > 0 and memoryview(content)[0] == _BRACKET
 
 
-def parts_of(content: msgspec.Raw) -> list[Part] | None:
+def decode_parts(content: msgspec.Raw) -> list[Part] | None:
     """Return the parts of a list content, bare strings as text parts; None if an item is neither string nor object."""
     parts = [{"type": "text", "text": item} if isinstance(item, str) else item for item in msgspec.json.decode(content)]
     if not all(isinstance(part, dict) for part in parts):
@@ -105,7 +105,7 @@ def parts_of(content: msgspec.Raw) -> list[Part] | None:
 
 def is_readable(content: msgspec.Raw) -> bool:
     """Return whether a content is a string, a list of parts, or null."""
-    return is_string(content) or is_absent(content) or (is_list(content) and parts_of(content) is not None)
+    return is_string(content) or is_absent(content) or (is_list(content) and decode_parts(content) is not None)
 
 
 def is_blank(content: msgspec.Raw) -> bool:
@@ -114,13 +114,13 @@ def is_blank(content: msgspec.Raw) -> bool:
         return _BLANK.fullmatch(content) is not None
     if not is_list(content):
         return is_absent(content)
-    parts = parts_of(content)
+    parts = decode_parts(content)
     return parts is not None and all(_is_text(part) and not part["text"].strip() for part in parts)
 
 
 def has_images(turns: list[Message]) -> bool:
     """Return whether any of the messages has a part that is an image."""
-    lists = (parts_of(turn.content) or [] for turn in turns if is_list(turn.content))
+    lists = (decode_parts(turn.content) or [] for turn in turns if is_list(turn.content))
     return any(_is_image(part) for parts in lists for part in parts)
 
 
@@ -173,7 +173,7 @@ def _convert_list(
         images: the paths of the row's images are appended here.
         columns: the columns of parts other than text are added here.
     """
-    parts = parts_of(content) or []
+    parts = decode_parts(content) or []
     if form == "text":
         if not all(map(_is_text, parts)):
             raise NeedsPartsError("images" if any(map(_is_image, parts)) else "parts")
@@ -216,7 +216,7 @@ def _named_files(part: Part) -> Iterator[str]:
 
 def _as_parts(content: msgspec.Raw) -> msgspec.Raw:
     if is_list(content):
-        return _encode(parts_of(content))
+        return _encode(decode_parts(content))
     return msgspec.Raw(b'[{"type":"text","text":' + bytes(content) + b"}]")
 
 
@@ -270,7 +270,7 @@ def _add_extra_columns(turn: Message, columns: set[str]) -> None:
 
 
 @lru_cache(16)  # all rollouts of a run have the same tools
-def columns_of(value: bytes, name: str) -> frozenset[str]:
+def find_columns(value: bytes, name: str) -> frozenset[str]:
     """Return the columns that a loader infers from a field beside the messages, given as JSON."""
     columns: set[str] = set()
     _add_columns(msgspec.json.decode(value), name, columns)

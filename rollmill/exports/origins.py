@@ -36,9 +36,9 @@ FACT_COLUMNS = [
     "truncated",
     "marked",
 ]
-CONTEXT: tuple[Literal["tools", "chat_template_kwargs"], ...] = ("tools", "chat_template_kwargs")
+CONTEXT_FIELDS: tuple[Literal["tools", "chat_template_kwargs"], ...] = ("tools", "chat_template_kwargs")
 """Fields of a training row that the chat template takes beside the messages."""
-REJECTED_SIDE = "rejected_side_of_a_preference"
+REJECTED_SIDE_REASON = "rejected_side_of_a_preference"
 """The reason that drops the rejected answer of a preference, or one with an undesirable label of KTO."""
 _LARGEST = 1 << 63
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(?:data|file):", re.IGNORECASE)
@@ -51,14 +51,14 @@ class _Verdict(msgspec.Struct):
 _verdicts = msgspec.json.Decoder(_Verdict)
 
 
-def rollouts(corpus: Corpus, kept: pl.DataFrame, columns: list[str]) -> Iterator[tuple[dict[str, Any], bytes]]:
+def read_rollouts(corpus: Corpus, kept: pl.DataFrame, columns: list[str]) -> Iterator[tuple[dict[str, Any], bytes]]:
     """Yield each row of `kept` with its record's JSON. Raises `ValueError` where `kept` is not sorted by `row`."""
     if not kept["row"].is_sorted():
         raise ValueError("rows to export must be sorted by `row`: records are read in that order only")
     return zip(kept.select(columns).iter_rows(named=True), corpus.records(kept), strict=True)
 
 
-def row_metadata(
+def make_row_metadata(
     facts: Facts,
     record: Record,
     origin: Mapping[str, Any] | None,
@@ -93,12 +93,12 @@ def row_metadata(
     return with_origin(metadata, origin)
 
 
-def request_context(record: Record) -> dict[str, msgspec.Raw]:
+def read_request_context(record: Record) -> dict[str, msgspec.Raw]:
     """Return `tools` and `chat_template_kwargs` of a rollout's requests, where they are known."""
-    return {name: value for name in CONTEXT if len(value := record.request_field(name))}
+    return {name: value for name in CONTEXT_FIELDS if len(value := record.request_field(name))}
 
 
-def is_rejected(record: Record) -> bool:
+def is_rejected_side(record: Record) -> bool:
     """Return whether a rollout is the rejected side of a preference."""
     if len(record.metadata) <= 2 or PREFERENCE.encode() not in bytes(record.metadata):
         return False
@@ -118,7 +118,7 @@ def _verifier(verdict: msgspec.Raw) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def media_paths(corpus: Corpus, folder: Path, further: Sequence[str] = ()) -> Callable[[int], MediaPath]:
+def make_media_paths(corpus: Corpus, folder: Path, further: Sequence[str] = ()) -> Callable[[int], MediaPath]:
     """Return a function that maps the index of a source to its `MediaPath`, for files written to `folder`.
 
     A `MediaPath` maps an image path that is relative to the source's folder to one that is relative to `folder`. URLs
@@ -137,7 +137,7 @@ def media_paths(corpus: Corpus, folder: Path, further: Sequence[str] = ()) -> Ca
 
 
 def _resolver(root: Path | None, folder: Path, further: Sequence[str]) -> MediaPath:
-    """Return the `MediaPath` of one source; see `media_paths`."""
+    """Return the `MediaPath` of one source; see `make_media_paths`."""
     allowed = [root or folder, *map(Path, further)]
 
     @lru_cache(1 << 16)  # the rollouts of a problem have the same images

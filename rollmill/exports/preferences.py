@@ -18,7 +18,14 @@ from rollmill.errors import InputError
 from rollmill.exports.contents import has_images
 from rollmill.exports.conversation import clean, split_prompt
 from rollmill.exports.export_result import Exported
-from rollmill.exports.origins import FACT_COLUMNS, Facts, media_paths, request_context, rollouts, with_origin
+from rollmill.exports.origins import (
+    FACT_COLUMNS,
+    Facts,
+    make_media_paths,
+    read_request_context,
+    read_rollouts,
+    with_origin,
+)
 from rollmill.exports.row_format import Arguments
 from rollmill.exports.splitting import Split
 from rollmill.exports.tool_calls import CallNotes
@@ -75,7 +82,8 @@ def export_preferences(
     of their first row in `kept`.
 
     Rows without a pair are dropped for the reasons of `pair_up` and `clean`, and as `prompts_differ`, `no_prompt` (the
-    assistant begins), `image_outside` (see `media_paths`); a row whose partner is refused is dropped as `no_contrast`.
+    assistant begins), `image_outside` (see `make_media_paths`); a row whose partner is dropped is dropped as
+    `no_contrast`.
     Raises `InputError` for a path that does not end in `.jsonl`, a negative margin, fewer than one pair.
 
     Args:
@@ -96,7 +104,7 @@ def export_preferences(
     pairing = pair_up(kept, min_margin=min_margin, max_pairs=max_pairs, keep_truncated=keep_truncated)
     notes = CallNotes(arguments)
     paired = pairing.paired.join(kept, on="row", how="left", maintain_order="left")
-    media_path_of = media_paths(corpus, path.parent, image_folders)
+    media_path_of = make_media_paths(corpus, path.parent, image_folders)
 
     def samples(records: _Spool) -> SampleStream:
         nonlocal notes
@@ -203,7 +211,7 @@ def _side(row: int, records: _Spool) -> tuple[list[Message] | str, dict[str, msg
 
     def read() -> tuple[list[Message] | str, dict[str, msgspec.Raw]]:
         record = decode_record(records.read(row))
-        turns, context = clean(record.conversation()), request_context(record)
+        turns, context = clean(record.conversation()), read_request_context(record)
         # Decode everything that will be written: an error that comes later could not be blamed on one of the two rows.
         _decode(context), _values(CallNotes("object").take(turns) if isinstance(turns, list) else [])
         return turns, context
@@ -279,7 +287,7 @@ def _open_spool(corpus: Corpus, table: pl.DataFrame, folder: Path) -> Iterator[_
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file:
         spool = _Spool(file)
-        for facts, record in rollouts(corpus, table, ["row"]):
+        for facts, record in read_rollouts(corpus, table, ["row"]):
             spool.add(facts["row"], record)
         yield spool
 

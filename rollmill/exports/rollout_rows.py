@@ -13,12 +13,12 @@ from rollmill.corpus.record import UNREADABLE_ERRORS, Record, decode_record
 from rollmill.exports.conversation import clean_conversation
 from rollmill.exports.origins import (
     FACT_COLUMNS,
-    REJECTED_SIDE,
+    REJECTED_SIDE_REASON,
     Facts,
-    is_rejected,
-    request_context,
-    rollouts,
-    row_metadata,
+    is_rejected_side,
+    make_row_metadata,
+    read_request_context,
+    read_rollouts,
 )
 from rollmill.files.rows import BadRow, Row
 
@@ -43,7 +43,7 @@ def training_rows_of_rollouts(path: str) -> Iterator[tuple[int, Row | BadRow]]:
 
 
 def _rows(corpus: Corpus) -> Iterator[tuple[int, Row | BadRow]]:
-    for facts, line in rollouts(corpus, corpus.table, _COLUMNS):
+    for facts, line in read_rollouts(corpus, corpus.table, _COLUMNS):
         number: int = facts["number"]
         try:
             row_or_reason = _row(facts, decode_record(line))
@@ -61,15 +61,15 @@ def _row(facts: Facts, record: Record) -> Row | str:
         return "failed"
     if facts["marked"]:
         return "marked_not_for_training"
-    if is_rejected(record):
-        return REJECTED_SIDE
+    if is_rejected_side(record):
+        return REJECTED_SIDE_REASON
     conversation = clean_conversation(record.conversation())
     if isinstance(conversation, str):
         return conversation
-    context: dict[str, Any] = {name: msgspec.json.decode(value) for name, value in request_context(record).items()}
+    context: dict[str, Any] = {name: msgspec.json.decode(value) for name, value in read_request_context(record).items()}
     # A stop string ended the last turn: the model wrote no end-of-turn token to train on.
     no_end = len(conversation.turns[-1].stop_text) > 0
-    metadata = row_metadata(facts, record, origin=None, no_end=no_end)
+    metadata = make_row_metadata(facts, record, origin=None, no_end=no_end)
     # `msgspec.to_builtins` would refuse the `Raw` fields of messages.
     messages = msgspec.json.decode(msgspec.json.encode(conversation.turns))
     return {"messages": messages, **context, "metadata": metadata}

@@ -35,7 +35,7 @@ def write_seed_format(path: Path, metadata: dict[str, Any], rows: Iterable[bytes
         file.write(b'\n],\n"summary": ' + orjson.dumps(summary) + b"}\n")
 
 
-def generated_metadata(corpus: Corpus, table: pl.DataFrame) -> dict[str, Any]:
+def make_metadata(corpus: Corpus, table: pl.DataFrame) -> dict[str, Any]:
     """Return the input's own metadata, with counts of the table.
 
     These are `samples_per_task` (the largest number), `total_tasks` and `total_samples`.
@@ -49,7 +49,7 @@ def generated_metadata(corpus: Corpus, table: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-def summary(table: pl.DataFrame) -> dict[str, Any]:
+def make_summary(table: pl.DataFrame) -> dict[str, Any]:
     """Return the document's `summary` of a table of rollouts.
 
     `successful` + `failed` = `total_examples`: as this format requires, every rollout of unknown success counts as

@@ -17,15 +17,15 @@ from rollmill.errors import InputError
 from rollmill.exports.conversation import CleanConversation, clean_conversation, split_prompt
 from rollmill.exports.export_result import Exported
 from rollmill.exports.origins import (
-    CONTEXT,
+    CONTEXT_FIELDS,
     FACT_COLUMNS,
-    REJECTED_SIDE,
+    REJECTED_SIDE_REASON,
     Facts,
-    is_rejected,
-    media_paths,
-    request_context,
-    rollouts,
-    row_metadata,
+    is_rejected_side,
+    make_media_paths,
+    make_row_metadata,
+    read_request_context,
+    read_rollouts,
 )
 from rollmill.exports.recorded_tokens import NO_TOKENS, RecordedSequences, RecordedTokens
 from rollmill.exports.row_format import Arguments, Format
@@ -100,7 +100,7 @@ def export_sft(
     Rows are dropped as `marked_not_for_training`, as `rejected_side_of_a_preference`, for `clean`'s reasons, as
     `truncated` (cut off at the limit on tokens; with `keep_truncated` they are kept, with `truncated` in their
     metadata), `no_prompt` (prompt_completion, and the assistant begins), `over_token_budget`, `not_unicode` and
-    `image_outside` (see `media_paths`). Raises `InputError` for a path that does not end in `.jsonl`, an unknown
+    `image_outside` (see `make_media_paths`). Raises `InputError` for a path that does not end in `.jsonl`, an unknown
     format, a tokenizer that cannot be loaded, and where no row is left, unless `allow_empty`.
 
     Args:
@@ -119,7 +119,7 @@ def export_sft(
     """
     if format not in get_args(Format):
         raise InputError(f"unknown format {format!r}: give one of {', '.join(get_args(Format))}")
-    media_path_of = media_paths(corpus, path.parent, image_folders)
+    media_path_of = make_media_paths(corpus, path.parent, image_folders)
 
     notes = CallNotes(arguments)
     recorded = RecordedTokens(corpus, path.parent)
@@ -127,7 +127,7 @@ def export_sft(
     def samples() -> SampleStream:
         nonlocal notes
         notes = CallNotes(arguments)  # the file may be written more than once
-        for facts, line in rollouts(corpus, kept, FACT_COLUMNS):
+        for facts, line in read_rollouts(corpus, kept, FACT_COLUMNS):
             converted = or_unreadable((facts["row"],), partial(of_rollout, facts, line))
             yield from [converted] if isinstance(converted, Refused) else converted
 
@@ -139,14 +139,14 @@ def export_sft(
             return [Refused(((facts["row"], turns),))]
         assert isinstance(conversation, CleanConversation)
         location = recorded.location(facts, record, conversation, line)
-        metadata = row_metadata(facts, record, origin, location, no_end=len(conversation.turns[-1].stop_text) > 0)
+        metadata = make_row_metadata(facts, record, origin, location, no_end=len(conversation.turns[-1].stop_text) > 0)
         sample = Sample(
             (facts["row"],),
             facts["instance_id"],
             turns,
             metadata,
             media_path_of(facts["source"]),
-            request_context(record),
+            read_request_context(record),
         )
         return list(_with_ids(sample, recorded.sequences(facts, record, conversation, line))) if token_ids else [sample]
 
@@ -162,8 +162,8 @@ def _conversation(record: Record, facts: Facts, *, keep_truncated: bool) -> Clea
     """Return a rollout's conversation, or the reason that it makes no row."""
     if facts["marked"]:
         return "marked_not_for_training"
-    if is_rejected(record):
-        return REJECTED_SIDE
+    if is_rejected_side(record):
+        return REJECTED_SIDE_REASON
     conversation = clean_conversation(record.conversation())
     if isinstance(conversation, CleanConversation) and facts["truncated"] and not keep_truncated:
         return "truncated"
@@ -196,7 +196,7 @@ def _with_ids(sample: Sample, recorded: RecordedSequences | None) -> SampleStrea
 def _chat(line: Line) -> list[dict[str, Any]]:
     """Return a line's messages, decoded, with the other arguments of their chat template."""
     columns = line.sample.extra_columns
-    context: dict[str, Any] = {name: msgspec.json.decode(columns[name]) for name in CONTEXT if name in columns}
+    context: dict[str, Any] = {name: msgspec.json.decode(columns[name]) for name in CONTEXT_FIELDS if name in columns}
     turns = msgspec.json.decode(msgspec.json.encode(line.turns))
     dropped = line.sample.metadata.get("reasoning_dropped") is True
     return ContextualChat(turns, context, reasoning_dropped=dropped)

@@ -25,8 +25,8 @@ from rollmill.exports.contents import (
     NeedsPartsError,
     OutsideImageError,
     UnnamedImageError,
-    columns_of,
     convert_contents,
+    find_columns,
 )
 from rollmill.exports.export_result import Exported, dropped_table
 from rollmill.exports.splitting import TRAIN, VALIDATION, Split, check_disjoint
@@ -339,7 +339,7 @@ def _line(sample: Sample, form: Form) -> Line | Refused:
     # Thousands of token ids need no inference: all are integers.
     for name, value in sample.extra_columns.items():
         if name not in TOKEN_COLUMNS:
-            columns |= columns_of(bytes(value), name)
+            columns |= find_columns(bytes(value), name)
     row: dict[str, Any] = {column: part.turns for column, part in converted.items()} | sample.extra_columns
     row["metadata"] = sample.metadata
     if form == "images":

@@ -15,7 +15,7 @@ from rollmill.corpus.raw_json import NOTHING, is_absent, parse_raw_text
 from rollmill.corpus.record import Record, decode_record
 from rollmill.exports.atif import atif_document
 from rollmill.exports.export_result import Exported, dropped_table, empty_notes
-from rollmill.exports.origins import rollouts
+from rollmill.exports.origins import read_rollouts
 from rollmill.exports.packing import output_kind, write_packed, write_rows
 from rollmill.exports.row_format import TrajectoryFormat
 from rollmill.exports.splitting import TRAIN
@@ -83,7 +83,7 @@ def export_trajectory(
     dropped: list[tuple[int, str]] = []
 
     def rows() -> Iterator[bytes]:
-        for facts, line in rollouts(corpus, kept, _FACTS):
+        for facts, line in read_rollouts(corpus, kept, _FACTS):
             row = facts.pop("row")
             if not is_unicode(line):
                 dropped.append((row, "not_unicode"))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rollmill.corpus.message import RecordedMessage
 from rollmill.corpus.record import UNREADABLE_ERRORS, Record, decode_record
-from rollmill.corpus.record_facts import record_facts, typed_facts
+from rollmill.corpus.record_facts import compute_facts, compute_typed_facts
 from rollmill.corpus.scan import COLUMNS, Scan
 from rollmill.corpus.table import SCHEMA
 from rollmill.corpus.truncation import FINISH_FIELDS
@@ -513,11 +513,11 @@ IN_FULL = msgspec.json.Decoder(Record)
 def test_typed_facts_equal_record_facts(decoder, built):
     text = json.dumps(built).encode()
     try:
-        short = typed_facts(decoder.decode(text))
+        short = compute_typed_facts(decoder.decode(text))
     except msgspec.DecodeError:
         return
-    assert short == record_facts(IN_FULL.decode(text))
-    assert short == record_facts(decode_record(text))
+    assert short == compute_facts(IN_FULL.decode(text))
+    assert short == compute_facts(decode_record(text))
 
 
 @given(RECORDS)

@@ -10,7 +10,7 @@ import pytest
 from rollmill.corpus.record import decode_record
 from rollmill.errors import InputError
 from rollmill.exports.packing import output_kind
-from rollmill.exports.seed_format import generated_metadata, summary, write_seed_format
+from rollmill.exports.seed_format import make_metadata, make_summary, write_seed_format
 from rollmill.files.io import open_binary
 from rollmill.files.json_array import JsonArray
 from tests.exports.sample_corpus import InMemoryCorpus, rollout
@@ -20,7 +20,7 @@ RECORDS = [rollout("p0", 0, 1.0, model_calls=3), rollout("p0", 1, 0.0, model_cal
 
 def write(path, records=RECORDS):
     corpus = InMemoryCorpus(records)
-    facts = generated_metadata(corpus, corpus.table), corpus.records(corpus.table), summary(corpus.table)
+    facts = make_metadata(corpus, corpus.table), corpus.records(corpus.table), make_summary(corpus.table)
     write_seed_format(path, *facts)
 
 
@@ -75,7 +75,7 @@ def test_no_rows(tmp_path):
 
 def test_unknown_success_counts_as_failed():
     table = InMemoryCorpus([rollout(success=None)]).table
-    assert (summary(table)["successful"], summary(table)["failed"]) == (0, 1)
+    assert (make_summary(table)["successful"], make_summary(table)["failed"]) == (0, 1)
     assert pl.Series([None], dtype=pl.Boolean).sum() == 0
 
 

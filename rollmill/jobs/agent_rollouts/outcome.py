@@ -9,7 +9,7 @@ from typing import ClassVar
 import polars as pl
 
 from rollmill.corpus.corpus import index_run
-from rollmill.exports.seed_format import summary, write_seed_format
+from rollmill.exports.seed_format import make_summary, write_seed_format
 from rollmill.exports.token_references import with_moved_tokens
 from rollmill.files.atomic import atomic_write_bytes
 from rollmill.generation.failures import failure_note, failure_words, shown_words
@@ -66,7 +66,7 @@ def write_outcome(run: Run, parameters: AgentRollouts, progress: Progress) -> Ag
     output = Path(parameters.output)
     journals = run.journal.path.parent
     records = (with_moved_tokens(record, journals, output.parent) for record in corpus.records(table))
-    write_seed_format(output, document_metadata(run, parameters), records, summary(table))
+    write_seed_format(output, document_metadata(run, parameters), records, make_summary(table))
     analysis = analyse_corpus(corpus, None)
     name = Path(parameters.output).stem
     failures = failure_words(run)

@@ -13,7 +13,7 @@ import polars as pl
 
 from rollmill.corpus.corpus import Corpus
 from rollmill.exports.export_result import count_reasons, empty_notes
-from rollmill.exports.seed_format import generated_metadata, summary, write_seed_format
+from rollmill.exports.seed_format import make_metadata, make_summary, write_seed_format
 from rollmill.exports.token_references import with_moved_tokens
 from rollmill.exports.training_file import nothing_usable
 from rollmill.files.atomic import atomic_write_bytes
@@ -82,8 +82,8 @@ def filter_corpus(corpus: Corpus, filters: Filters, path: Path, what_of_dropped:
         with ThreadPoolExecutor(1) as executor:
             writing = executor.submit(write_dropped, dropped_file, corpus, dropped)
             writing.add_done_callback(lambda done: None if done.exception() else written.append(dropped_file))
-            metadata = {**generated_metadata(corpus, kept), **filters_metadata(corpus, selected.words)}
-            write_seed_format(path, metadata, _records(corpus, kept, path.parent), summary(kept))
+            metadata = {**make_metadata(corpus, kept), **filters_metadata(corpus, selected.words)}
+            write_seed_format(path, metadata, _records(corpus, kept, path.parent), make_summary(kept))
             written.append(path)
             result_of(writing)
         carry_images(corpus, path.parent)

@@ -11,7 +11,7 @@ import polars as pl
 from rollmill.corpus.corpus import Corpus
 from rollmill.corpus.table import SCHEMA
 from rollmill.exports.packing import output_kind
-from rollmill.exports.seed_format import generated_metadata, summary, write_seed_format
+from rollmill.exports.seed_format import make_metadata, make_summary, write_seed_format
 from rollmill.files.atomic import atomic_write
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -40,7 +40,7 @@ def positions_path(path: Path) -> Path:
 
 def write_dropped_records(path: Path, corpus: Corpus, dropped: pl.DataFrame) -> None:
     """Write whole records with their `drop_reason`, in the format of the path's name."""
-    write_seed_format(path, generated_metadata(corpus, dropped), _with_reasons(corpus, dropped), summary(dropped))
+    write_seed_format(path, make_metadata(corpus, dropped), _with_reasons(corpus, dropped), make_summary(dropped))
 
 
 def write_positions(path: Path, corpus: Corpus, dropped: pl.DataFrame) -> None:

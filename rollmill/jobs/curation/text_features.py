@@ -11,7 +11,7 @@ import polars as pl
 from rollmill.corpus.record import UNREADABLE_ERRORS, Record, decode_record
 from rollmill.corpus.record_text import full_text, written_text
 from rollmill.corpus.table import OPTIONAL_COLUMNS, SCHEMA
-from rollmill.exports.origins import request_context
+from rollmill.exports.origins import read_request_context
 from rollmill.exports.token_counter import ContextualChat
 from rollmill.jobs.curation.signatures import signatures as signatures_of
 
@@ -107,7 +107,7 @@ def _count(counter: TokenCounter, records: list[Record]) -> list[int | None]:
 
 def _chat(record: Record) -> list[dict[str, Any]]:
     """Return a record's messages, decoded, with the other arguments of their chat template."""
-    context = {name: msgspec.json.decode(value) for name, value in request_context(record).items()}
+    context = {name: msgspec.json.decode(value) for name, value in read_request_context(record).items()}
     turns = map(_message, record.conversation() or [])
     return ContextualChat(turns, context, reasoning_dropped=record.drops_reasoning())
 

@@ -17,7 +17,7 @@ from rollmill.corpus.message import Message
 from rollmill.corpus.record import UNREADABLE_ERRORS, decode_record
 from rollmill.corpus.record_text import content_text
 from rollmill.errors import InputError
-from rollmill.exports.contents import is_list, parts_of
+from rollmill.exports.contents import decode_parts, is_list
 from rollmill.files.confined import ConfinedFileError, read_confined
 from rollmill.generation.identity import content_key
 from rollmill.generation.run import PROBLEMS
@@ -206,7 +206,7 @@ def user_turns(record: bytes) -> list[Message]:
 
 def _images(turns: list[Message], corpus: Corpus, source: int) -> set[str]:
     """Return the SHA-256 of the image files in turns; of a missing file its name, which in runs is its SHA-256."""
-    lists = [parts_of(turn.content) or [] for turn in turns if is_list(turn.content)]
+    lists = [decode_parts(turn.content) or [] for turn in turns if is_list(turn.content)]
     paths = [part.get("image") for parts in lists for part in parts if part.get("type") == "image"]
     root = corpus.image_root(source)
     return {_image_hash(path, root) for path in paths if isinstance(path, str)}

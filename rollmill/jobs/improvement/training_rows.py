@@ -13,7 +13,7 @@ import polars as pl
 
 from rollmill.corpus.corpus import Corpus, read_corpus
 from rollmill.exports.export_result import count_reasons
-from rollmill.exports.seed_format import generated_metadata, summary, write_seed_format
+from rollmill.exports.seed_format import make_metadata, make_summary, write_seed_format
 from rollmill.exports.token_references import relocate, token_location
 from rollmill.files.rows import dump_line
 from rollmill.generation.row_digest import row_digest
@@ -81,8 +81,8 @@ def write_training_rows(
         judged, words = pool.choose(filters, at_most_k)
         kept, dropped = judged.filter(LEFT).drop("drop_reason"), judged.filter(~LEFT)
         named = kept.with_columns(pl.Series("instance_id", _names(pool, kept), dtype=pl.String))
-        metadata = {**generated_metadata(corpus, named), **filters_metadata(corpus, words)}
-        write_seed_format(path, metadata, _with_training_prompts(pool, kept, folder), summary(kept))
+        metadata = {**make_metadata(corpus, named), **filters_metadata(corpus, words)}
+        write_seed_format(path, metadata, _with_training_prompts(pool, kept, folder), make_summary(kept))
         write_positions(positions_path(path), corpus, dropped)
         carry_images(corpus, folder)
     exporter, export_filters = sft_exporter(folder / "sft.jsonl", Sft(), Filters(), allow_empty=True)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from rollmill.corpus.content_parts import without_thoughts
+from rollmill.corpus.content_parts import remove_think_block
 from rollmill.corpus.inputs import find_sources, identify
 from rollmill.corpus.producer_values import add_system_prompt
 from rollmill.corpus.producers.trl import Trl, kto_label
@@ -21,7 +21,7 @@ from rollmill.corpus.training_marks import (
     is_untrained_message,
     is_untrained_row,
 )
-from rollmill.exports.origins import REJECTED_SIDE
+from rollmill.exports.origins import REJECTED_SIDE_REASON
 from rollmill.exports.rollout_rows import training_rows_of_rollouts
 from rollmill.exports.token_references import token_location
 from rollmill.exports.token_sequences import IGNORED
@@ -146,7 +146,7 @@ def _training_row(row: Row) -> TrainingRow:
     if is_untrained_row(row):
         raise UnusableRowError(MARKED, "the row is marked as not to be trained on")
     if kto_label(row) is False:
-        raise UnusableRowError(REJECTED_SIDE, "the row's label marks the answer as rejected")
+        raise UnusableRowError(REJECTED_SIDE_REASON, "the row's label marks the answer as rejected")
     if row.get("messages") is not None:
         originals, first = _read_chat(row | {"messages": _with_system(row)}, "messages", "user"), 0
     elif row.get("prompt") is not None and row.get("completion") is not None:
@@ -308,7 +308,7 @@ def _clean_message(message: dict[str, Any]) -> dict[str, Any]:
     named = (message.get(name) for name in _REASONING_NAMES)
     thoughts = next((text for text in named if isinstance(text, str) and text.strip()), None)
     if message["role"] == ASSISTANT and thoughts:
-        kept |= {REASONING: thoughts, "content": without_thoughts(message["content"], thoughts)}
+        kept |= {REASONING: thoughts, "content": remove_think_block(message["content"], thoughts)}
     return kept
 
 
