@@ -1,4 +1,4 @@
-r"""JSON that strict parsers refuse, though Python's `json` writes it (NaN, Infinity, lone surrogates), and its repair.
+r"""JSON that strict parsers reject, though Python's `json` writes it (NaN, Infinity, lone surrogates), and its repair.
 
 A surrogate escape is one half of a character beyond U+FFFF, as in `\ud83d\ude00`; UTF-8 cannot encode a single half.
 """

@@ -297,7 +297,7 @@ class MessageNormalizer:
         ):
             self._thoughts.append(reasoning_text(part))
         elif isinstance(kind, str) and _SERVER_CALL.fullmatch(kind):
-            # A call without a name makes exports refuse the row, which would otherwise lose a part of the answer.
+            # A call without a name makes exports drop the row, which would otherwise lose a part of the answer.
             self._calls.append(Call())
         elif not typed and isinstance(part.get("toolUse"), dict):
             self._add_call(raw_fields_decoder.decode(raw)["toolUse"], from_table=has_null_field(raw))

@@ -101,7 +101,7 @@ class Scan:
         return None
 
     def _facts(self, text: bytes, *, has_escapes: bool) -> tuple[Any, ...]:
-        # The typed decoder checks the fields' types while it decodes, in half the time. A record that it refuses may
+        # The typed decoder checks the fields' types while it decodes, in half the time. A record that it rejects may
         # still be good: a reward as text in a field that nobody reads, or facts under `metadata`.
         try:
             return compute_typed_facts(self._decode(text), hashed=self._hashed, has_escapes=has_escapes)

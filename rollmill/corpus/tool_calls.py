@@ -155,7 +155,7 @@ def normalize_calls(value: msgspec.Raw, *, from_table: bool = False) -> list[Cal
     """Return calls of any producer in OpenAI's form.
 
     An item that cannot have that form (without a name, of a type with free text) becomes a nameless call, for which
-    exports refuse the row: see `has_nameless_call`. If the list cannot be decoded, one nameless call stands for all.
+    exports drop the row: see `has_nameless_call`. If the list cannot be decoded, one nameless call stands for all.
     With `from_table`, null fields that the table's writer (Parquet, Arrow) added to the arguments are removed.
     """
     text = bytes(value)
@@ -179,7 +179,7 @@ def normalize_calls(value: msgspec.Raw, *, from_table: bool = False) -> list[Cal
 def normalize_call(call: AnyCall) -> Call:
     """Return one call in OpenAI's form; without a name if it cannot have it."""
     if call.type in _TEXT_INPUT_TYPES:
-        return Call()  # without an id, too: the row is refused anyway
+        return Call()  # without an id, too: the row is dropped anyway
     function = Function(call.name if isinstance(call.name, str) else "")
     # OpenAI nests the name in an object, others have it beside the arguments, or as the value of `function` itself.
     if bytes(call.function)[:1] == b"{":

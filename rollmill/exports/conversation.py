@@ -11,7 +11,7 @@ from rollmill.corpus.raw_json import is_absent
 from rollmill.corpus.tool_calls import has_nameless_call
 from rollmill.exports.contents import drop_empty_fields, is_bare, is_blank, is_readable, is_string, join_contents
 
-Refusal = Literal[
+DropReason = Literal[
     "no_messages",
     "unknown_role",
     "unreadable_content",
@@ -44,13 +44,13 @@ class CleanConversation(NamedTuple):
     """True if it has every recorded answer."""
 
 
-def clean(messages: list[Message] | None) -> list[Message] | Refusal:
+def clean(messages: list[Message] | None) -> list[Message] | DropReason:
     """Return the conversation to train on, or the reason that there is none; see `clean_conversation`."""
     conversation = clean_conversation(messages)
     return conversation.turns if isinstance(conversation, CleanConversation) else conversation
 
 
-def clean_conversation(messages: list[Message] | None) -> CleanConversation | Refusal:
+def clean_conversation(messages: list[Message] | None) -> CleanConversation | DropReason:
     """Return the conversation to train on, or the reason that there is none. The messages are not changed.
 
     Left out: `exit` messages, assistant turns of white space without tool calls (and without reasoning), and all
@@ -58,7 +58,7 @@ def clean_conversation(messages: list[Message] | None) -> CleanConversation | Re
     blank line between them, else all their parts. Turns with tool calls, tool results, reasoning or another name are
     not joined. A leading assistant turn stays. An assistant turn that is excluded from training keeps its weight of 0.
 
-    Refused, the first reason that applies: `no_messages` (none but `exit`), `unknown_role`, `unreadable_content` (a
+    Dropped, for the first reason that applies: `no_messages` (none but `exit`), `unknown_role`, `unreadable_content` (a
     content that is no string, list of parts or null), `unreadable_call` (a call without a name, or of a kind that
     OpenAI's form does not have, such as calls that a server answers itself), `no_assistant_turn`, `empty_completion`
     (the model wrote white space only), `marked_not_for_training` (every assistant turn is excluded).
@@ -69,8 +69,8 @@ def clean_conversation(messages: list[Message] | None) -> CleanConversation | Re
         count = sum(turn.role == "assistant" for turn in turns)
         return CleanConversation(turns, tuple(range(-count, 0)), all_answers=True)
     turns = [drop_empty_fields(turn) for turn in messages or () if turn.role != _EXIT]
-    if refusal := _refusal(turns):
-        return refusal
+    if reason := _drop_reason(turns):
+        return reason
     recorded = [id(turn) for turn in turns if turn.role == "assistant"]
     turns = [
         turn for turn in turns if turn.role != "assistant" or _has_answer(turn) or not is_blank(turn.reasoning_content)
@@ -118,7 +118,7 @@ def split_prompt(turns: list[Message]) -> PromptCompletion:
     return PromptCompletion(turns[:first], turns[first:])
 
 
-def _refusal(turns: list[Message]) -> Refusal | None:
+def _drop_reason(turns: list[Message]) -> DropReason | None:
     if not turns:
         return "no_messages"
     if not {turn.role for turn in turns} <= _KNOWN_ROLES:

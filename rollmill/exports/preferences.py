@@ -29,7 +29,7 @@ from rollmill.exports.origins import (
 from rollmill.exports.row_format import Arguments
 from rollmill.exports.splitting import Split
 from rollmill.exports.tool_calls import CallNotes
-from rollmill.exports.training_file import Refused, Sample, SampleStream, check_path, or_unreadable, write_samples
+from rollmill.exports.training_file import DroppedRows, Sample, SampleStream, check_path, or_unreadable, write_samples
 
 if TYPE_CHECKING:
     from rollmill.corpus.corpus import Corpus
@@ -109,17 +109,17 @@ def export_preferences(
     def samples(records: _Spool) -> SampleStream:
         nonlocal notes
         notes = CallNotes(arguments)  # the file may be written more than once
-        yield Refused(tuple(pairing.dropped.iter_rows()))
+        yield DroppedRows(tuple(pairing.dropped.iter_rows()))
         facts = paired.select(FACT_COLUMNS).iter_rows(named=True)
         for better, worse in zip(facts, facts, strict=True):
             chosen, context = _side(better["row"], records)
             rejected, other_context = _side(worse["row"], records)
             one_folder = corpus.image_root(better["source"]) == corpus.image_root(worse["source"])
             turns = _contrast(chosen, rejected, better["row"], worse["row"], one_folder=one_folder)
-            if isinstance(turns, Refused):
+            if isinstance(turns, DroppedRows):
                 yield turns
             elif _decode(context) != _decode(other_context):
-                yield Refused(((better["row"], "prompts_differ"), (worse["row"], "prompts_differ")))
+                yield DroppedRows(((better["row"], "prompts_differ"), (worse["row"], "prompts_differ")))
             else:
                 turns = {column: notes.take(part) for column, part in turns.items()}
                 metadata = with_origin(_metadata(better, worse), origin)
@@ -217,12 +217,12 @@ def _side(row: int, records: _Spool) -> tuple[list[Message] | str, dict[str, msg
         return turns, context
 
     side = or_unreadable((row,), read)
-    return (side.reasons[0][1], {}) if isinstance(side, Refused) else side
+    return (side.reasons[0][1], {}) if isinstance(side, DroppedRows) else side
 
 
 def _contrast(
     chosen: list[Message] | str, rejected: list[Message] | str, better: int, worse: int, *, one_folder: bool
-) -> dict[str, list[Message]] | Refused:
+) -> dict[str, list[Message]] | DroppedRows:
     """Return the messages by column, or the reasons that the two rows are no pair.
 
     Args:
@@ -234,7 +234,7 @@ def _contrast(
     """
     if isinstance(chosen, str) or isinstance(rejected, str):
         reasons = [turns if isinstance(turns, str) else "no_contrast" for turns in (chosen, rejected)]
-        return Refused(((better, reasons[0]), (worse, reasons[1])))
+        return DroppedRows(((better, reasons[0]), (worse, reasons[1])))
     (prompt, right), (other, wrong) = split_prompt(chosen), split_prompt(rejected)
     reason = None
     if not _have_equal_values(prompt, other) or (not one_folder and has_images([*chosen, *rejected])):
@@ -244,7 +244,7 @@ def _contrast(
     elif _have_equal_values(right, wrong):
         reason = "no_contrast"
     if reason:
-        return Refused(((better, reason), (worse, reason)))
+        return DroppedRows(((better, reason), (worse, reason)))
     return {"prompt": prompt, "chosen": right, "rejected": wrong}
 
 

@@ -32,7 +32,7 @@ from rollmill.exports.row_format import Arguments, Format
 from rollmill.exports.splitting import Split
 from rollmill.exports.token_counter import ContextualChat
 from rollmill.exports.tool_calls import CallNotes
-from rollmill.exports.training_file import Accept, Line, Refused, Sample, SampleStream, or_unreadable, write_samples
+from rollmill.exports.training_file import Accept, DroppedRows, Line, Sample, SampleStream, or_unreadable, write_samples
 
 if TYPE_CHECKING:
     from rollmill.corpus.corpus import Corpus
@@ -129,14 +129,14 @@ def export_sft(
         notes = CallNotes(arguments)  # the file may be written more than once
         for facts, line in read_rollouts(corpus, kept, FACT_COLUMNS):
             converted = or_unreadable((facts["row"],), partial(of_rollout, facts, line))
-            yield from [converted] if isinstance(converted, Refused) else converted
+            yield from [converted] if isinstance(converted, DroppedRows) else converted
 
-    def of_rollout(facts: Facts, line: bytes) -> list[Sample | Refused]:
+    def of_rollout(facts: Facts, line: bytes) -> list[Sample | DroppedRows]:
         record = decode_record(line)
         conversation = _conversation(record, facts, keep_truncated=keep_truncated)
         turns = _turns(conversation, format, notes) if isinstance(conversation, CleanConversation) else conversation
         if isinstance(turns, str):
-            return [Refused(((facts["row"], turns),))]
+            return [DroppedRows(((facts["row"], turns),))]
         assert isinstance(conversation, CleanConversation)
         location = recorded.location(facts, record, conversation, line)
         metadata = make_row_metadata(facts, record, origin, location, no_end=len(conversation.turns[-1].stop_text) > 0)
@@ -182,7 +182,7 @@ def _turns(conversation: CleanConversation, form: Format, notes: CallNotes) -> d
 def _with_ids(sample: Sample, recorded: RecordedSequences | None) -> SampleStream:
     """Yield a row for each token sequence of a rollout."""
     if recorded is None:
-        yield Refused(tuple((row, NO_TOKENS) for row in sample.rows))
+        yield DroppedRows(tuple((row, NO_TOKENS) for row in sample.rows))
         return
     for sequence in recorded.sequences:
         ids = {"input_ids": sequence.input_ids, "labels": sequence.labels}

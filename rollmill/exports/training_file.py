@@ -59,7 +59,7 @@ class Sample(NamedTuple):
     """Columns beside the messages: `tools` and `chat_template_kwargs`, where the rollout has them, and token ids."""
 
 
-class Refused(NamedTuple):
+class DroppedRows(NamedTuple):
     """Rows of the table that make no sample, each with the reason."""
 
     reasons: tuple[tuple[int, str], ...]
@@ -74,7 +74,7 @@ class Line(NamedTuple):
     turns: list[Message]
 
 
-SampleStream = Iterator[Sample | Refused]
+SampleStream = Iterator[Sample | DroppedRows]
 Accept = Callable[[list[Line]], list[str | None]]
 """Maps a batch of lines to the reason that drops each, or None."""
 
@@ -188,7 +188,7 @@ def write_samples(
     accept: Accept | None = None,
     allow_empty: bool = True,
 ) -> Exported:
-    """Write the samples of `make()`; every row of `kept` must be used or refused in it exactly once.
+    """Write the samples of `make()`; every row of `kept` must be used or dropped in it exactly once.
 
     All contents are strings, and lists of text parts become strings. Where any row has another kind of part, all
     contents of the file are lists of parts; where any is an image, each row lists the paths, URLs or data URIs of its
@@ -242,7 +242,7 @@ def write_samples(
 
 def _write(
     path: Path,
-    items: Iterator[Line | Refused],
+    items: Iterator[Line | DroppedRows],
     validation: frozenset[str],
     accept: Accept | None,
     forced: frozenset[str] | None,
@@ -274,9 +274,9 @@ def _write(
     return tally
 
 
-def _accept_lines(items: Iterator[Line | Refused], tally: _Tally, accept: Accept | None) -> Iterator[Line]:
+def _accept_lines(items: Iterator[Line | DroppedRows], tally: _Tally, accept: Accept | None) -> Iterator[Line]:
     """Yield the lines to write, and count the others as dropped. Lines are judged in batches."""
-    lines = _note_refused(items, tally)
+    lines = _count_dropped(items, tally)
     if accept is None:
         yield from lines
         return
@@ -288,9 +288,9 @@ def _accept_lines(items: Iterator[Line | Refused], tally: _Tally, accept: Accept
                 tally.dropped.extend((row, reason) for row in line.sample.rows)
 
 
-def _note_refused(items: Iterable[Line | Refused], tally: _Tally) -> Iterator[Line]:
+def _count_dropped(items: Iterable[Line | DroppedRows], tally: _Tally) -> Iterator[Line]:
     for item in items:
-        if isinstance(item, Refused):
+        if isinstance(item, DroppedRows):
             tally.dropped.extend(item.reasons)
         else:
             yield item
@@ -311,29 +311,29 @@ def nothing_usable(path: Path, reasons: Sequence[str]) -> NothingUsableError:
     return NothingUsableError(path, dict(Counter(reasons).most_common()))
 
 
-def or_unreadable(rows: tuple[int, ...], convert: Callable[[], _T]) -> _T | Refused:
-    """Return the result of `convert`; refuse the rows of the table where their contents cannot be read."""
+def or_unreadable(rows: tuple[int, ...], convert: Callable[[], _T]) -> _T | DroppedRows:
+    """Return the result of `convert`; drop the rows of the table where their contents cannot be read."""
     try:
         return convert()
     except UNREADABLE_ERRORS:
-        return Refused(tuple((row, "unreadable_content") for row in rows))
+        return DroppedRows(tuple((row, "unreadable_content") for row in rows))
 
 
 _encoder = msgspec.json.Encoder(enc_hook=str)
 
 
-def _lines(samples: SampleStream, form: Form) -> Iterator[Line | Refused]:
+def _lines(samples: SampleStream, form: Form) -> Iterator[Line | DroppedRows]:
     for item in samples:
-        yield item if isinstance(item, Refused) else or_unreadable(item.rows, partial(_line, item, form))
+        yield item if isinstance(item, DroppedRows) else or_unreadable(item.rows, partial(_line, item, form))
 
 
-def _line(sample: Sample, form: Form) -> Line | Refused:
+def _line(sample: Sample, form: Form) -> Line | DroppedRows:
     try:
         converted = {column: convert_contents(turns, form, sample.media_path) for column, turns in sample.turns.items()}
     except OutsideImageError:
-        return Refused(tuple((number, "image_outside") for number in sample.rows))
+        return DroppedRows(tuple((number, "image_outside") for number in sample.rows))
     except UnnamedImageError:
-        return Refused(tuple((number, "image_without_file") for number in sample.rows))
+        return DroppedRows(tuple((number, "image_without_file") for number in sample.rows))
     # The columns of text contents are the same in all rows; only further ones are collected.
     columns = {f"metadata.{key}" for key in sample.metadata}.union(*(part.columns for part in converted.values()))
     # Thousands of token ids need no inference: all are integers.
@@ -351,7 +351,7 @@ def _line(sample: Sample, form: Form) -> Line | Refused:
         tokens = sample.metadata["tokens"] | {"digest": row_digest(orjson.loads(text))}
         text = _encoder.encode(row | {"metadata": sample.metadata | {"tokens": tokens}}) + b"\n"
     if not is_unicode(text):
-        return Refused(tuple((number, "not_unicode") for number in sample.rows))
+        return DroppedRows(tuple((number, "not_unicode") for number in sample.rows))
     return Line(sample, text, columns, [turn for part in converted.values() for turn in part.turns])
 
 

@@ -19,7 +19,7 @@ from rollmill.exports.origins import read_rollouts
 from rollmill.exports.packing import output_kind, write_packed, write_rows
 from rollmill.exports.row_format import TrajectoryFormat
 from rollmill.exports.splitting import TRAIN
-from rollmill.exports.training_file import Refused, is_unicode, nothing_usable, or_unreadable
+from rollmill.exports.training_file import DroppedRows, is_unicode, nothing_usable, or_unreadable
 
 if TYPE_CHECKING:
     from rollmill.corpus.corpus import Corpus
@@ -89,7 +89,7 @@ def export_trajectory(
                 dropped.append((row, "not_unicode"))
                 continue
             text = or_unreadable((row,), partial(convert, facts, line, origin or {}))
-            if isinstance(text, Refused):
+            if isinstance(text, DroppedRows):
                 dropped.extend(text.reasons)
                 continue
             used.append(row)
