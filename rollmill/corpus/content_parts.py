@@ -1,4 +1,4 @@
-"""Parts of a message's content: images, thoughts, text, in the forms of OpenAI, Anthropic, Gemini and Bedrock."""
+"""Parts of a message's content: images, reasoning, text, in the forms of OpenAI, Anthropic, Gemini and Bedrock."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ REASONING_TYPES = frozenset({"thinking", "reasoning", "redacted_thinking", "reas
 TEXT_TYPES = frozenset({"text", "input_text", "output_text"})
 _TYPELESS_IMAGES = frozenset({"image", "image_url", "inlineData", "inline_data"})
 """Keys of images whose part has no type, as Gemini's."""
-_THOUGHT_KEYS = (
+_REASONING_KEYS = (
     "thinking", "reasoning", "reasoning_content", "reasoningContent", "reasoningText", "text", "summary", "content",
 )  # fmt: skip
 
 
 def reasoning_text(value: Any) -> str:
-    """Return thoughts as text: of a text itself, of parts and blocks in any form, a line each."""
+    """Return reasoning as text: of a text itself, of parts and blocks in any form, a line each."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):
         return "\n".join(filter(None, map(reasoning_text, value)))
     if isinstance(value, dict):
-        return next((text for key in _THOUGHT_KEYS if (text := reasoning_text(value.get(key)))), "")
+        return next((text for key in _REASONING_KEYS if (text := reasoning_text(value.get(key)))), "")
     return ""
 
 
-def remove_think_block(content: str, thoughts: str) -> str:
-    """Return a content without the `<think>` block at its beginning, if that repeats `thoughts`."""
+def remove_think_block(content: str, reasoning: str) -> str:
+    """Return a content without the `<think>` block at its beginning, if that repeats `reasoning`."""
     text = content.lstrip()
     if not text.startswith("<think>"):
         return content
     block, closing, answer = text.removeprefix("<think>").partition("</think>")
-    return answer.lstrip("\n") if closing and block.strip() == thoughts.strip() else content
+    return answer.lstrip("\n") if closing and block.strip() == reasoning.strip() else content
 
 
 def is_image(part: Part) -> bool:

@@ -1,8 +1,12 @@
 """One message of a conversation: the normalized form, and the same as files of any producer have it.
 
-The normalized form: `content` is text or a list of parts, `reasoning_content` the thoughts before it, `tool_calls`
-OpenAI's calls with `arguments` as they were recorded (text or object), a tool's result a message of role `tool`.
-`normalize_messages` brings messages of other forms into it.
+The normalized form: `content` is text or a list of parts, `reasoning_content` the reasoning before the content,
+`tool_calls` OpenAI's calls with `arguments` as they were recorded (text or object), a tool's result a message of role
+`tool`. `normalize_messages` brings messages of other forms into it.
+
+Each message type has the fields of the one before, and more: `Message`, the normalized form; `PlainMessage`, with the
+bookkeeping of our agents, as which nearly all messages decode; `ScannedMessage`, with the fields of any producer
+from which the table is computed; `RecordedMessage`, with training marks, for exports. Fewer fields decode faster.
 """
 
 from __future__ import annotations
@@ -168,7 +172,7 @@ def remove_bookkeeping(turn: ScannedMessage) -> None:
 
 
 def has_normalized_fields(turn: PlainMessage) -> bool:
-    """Return whether a message has no field of another form than OpenAI's, no thoughts and no training mark."""
+    """Return whether a message has no field of another form than OpenAI's, no reasoning and no training mark."""
     if not isinstance(turn, ScannedMessage):
         return turn.reasoning_content is NOTHING and turn.weight is NOTHING
     get, nothing = (_get_scanned, _NO_SCANNED) if type(turn) is ScannedMessage else (_get_recorded, _NO_RECORDED)

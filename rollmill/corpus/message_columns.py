@@ -46,7 +46,7 @@ def compute_message_columns(
 ) -> MessageColumns:
     r"""Return the table's columns about a record's messages.
 
-    The hash covers text, thoughts and calls, however they were written: it ignores escapes, white space and the order
+    The hash covers text, reasoning and calls, however they were written: it ignores escapes, white space and the order
     of keys in lists of parts, null fields, the form of tool calls, and the ids that a server gave them. Raises
     `orjson.JSONDecodeError` for a number beyond a float's range in a list of parts or in tool calls.
 
@@ -101,12 +101,12 @@ def _is_text(turn: PlainMessage) -> bool:
         and turn.reasoning_content is NOTHING
         and len(content) > 0
         and memoryview(content)[0] == QUOTE
-        and (type(turn) is PlainMessage or _has_no_other_thoughts_or_calls(turn))
+        and (type(turn) is PlainMessage or _has_no_other_reasoning_or_calls(turn))
     )
 
 
-def _has_no_other_thoughts_or_calls(turn: PlainMessage) -> bool:
-    """Return whether a message has neither thoughts nor calls under names other than OpenAI's."""
+def _has_no_other_reasoning_or_calls(turn: PlainMessage) -> bool:
+    """Return whether a message has neither reasoning nor calls under names other than OpenAI's."""
     return not isinstance(turn, ScannedMessage) or (
         turn.reasoning is NOTHING
         and turn.thinking is NOTHING
@@ -166,7 +166,7 @@ def _canonical_form(values: Values) -> bytes:
         [part] = content
         content = part["text"] if part.keys() == {"type", "text"} and part["type"] == "text" else content
     form = _dump(content or "")
-    # Thoughts and calls follow only where there are any: text alone has to hash like its own JSON.
+    # Reasoning and calls follow only where there are any: text alone has to hash like its own JSON.
     return form + b"\1" + _dump([reasoning or None, calls or None]) if reasoning or calls else form
 
 

@@ -76,11 +76,11 @@ def get_item_type(turn: PlainMessage) -> bytes:
 
 
 def is_analysis(turn: PlainMessage) -> bool:
-    """Return whether a message contains the model's thoughts alone, as gpt-oss writes them in a channel."""
+    """Return whether a message contains the model's reasoning alone, as gpt-oss writes it in a channel."""
     return isinstance(turn, ScannedMessage) and turn.role in MODEL_ROLES and bytes(turn.channel) == _ANALYSIS
 
 
 def has_analysis(messages: Sequence[PlainMessage]) -> bool:
-    """Return whether any message of a record contains thoughts alone."""
+    """Return whether any message of a record contains reasoning alone."""
     turns = [turn for turn in messages if isinstance(turn, ScannedMessage) and turn.channel is not NOTHING]
     return any(map(is_analysis, turns))

@@ -1,8 +1,8 @@
-"""Normalization of messages: thoughts, tool calls and results of all producers, brought into the form of `Message`.
+"""Normalization of messages: reasoning, tool calls and results of all producers, brought into the form of `Message`.
 
 Read are OpenAI's chat completions, old (`function_call`, role `function`) and new, and items of its Responses API;
 LangChain's messages; Anthropic's, Bedrock's and LangChain's parts and calls; Gemini's `parts`; the names that servers
-have for thoughts, gpt-oss's channel of them; and the fields by which producers exclude a turn from training.
+have for reasoning, gpt-oss's channel of it; and the fields by which producers exclude a turn from training.
 """
 
 from __future__ import annotations
@@ -89,8 +89,15 @@ _nested_fields_decoder = msgspec.json.Decoder(_NestedFields)
 _STOP_SEQUENCE = b'"stop_sequence"'
 """Anthropic's stop reason of an answer that a stop string ended."""
 _NO_ROLE_OF_TEXT = frozenset({"", *ROLE_ALIASES})
-_THOUGHTS = ("reasoning_content", "reasoning", "thinking", "reasoning_text", "thinking_blocks", "reasoning_details")
-_REPEATED_THOUGHTS = ("thought", "thoughts", "analysis")
+_REASONING_FIELDS = (
+    "reasoning_content",
+    "reasoning",
+    "thinking",
+    "reasoning_text",
+    "thinking_blocks",
+    "reasoning_details",
+)
+_REPEATED_REASONING_FIELDS = ("thought", "thoughts", "analysis")
 """Fields in which agents also repeat a part of the content."""
 _THINK_TAG, _LONGEST_OPENING = b"<think>", 100
 _RESULT_TYPES = frozenset({"tool_result", "function_call_output"})
@@ -194,7 +201,7 @@ class MessageNormalizer:
     def __init__(self, turn: ScannedMessage, images: Iterator[str]) -> None:
         self._turn = turn
         self._images = images
-        self._thoughts: list[str] = []
+        self._reasoning: list[str] = []
         self._calls: list[Call] = []
         self._results: list[Message] = []
         self._parts: list[Part] = []
@@ -220,34 +227,37 @@ class MessageNormalizer:
             content = self._normalize_content(content)
         self._take_fields()
         role = ROLE_ALIASES.get(turn.role, turn.role)
-        # Thoughts may stand both in a field and in a part: equal ones count once.
-        thoughts = "\n".join(dict.fromkeys(filter(str.strip, self._thoughts)))
-        if thoughts and _THINK_TAG in bytes(content)[:_LONGEST_OPENING] and memoryview(content)[0] == QUOTE:
-            content = encode(remove_think_block(decode(content), thoughts))
+        # Reasoning may stand both in a field and in a part: equal text counts once.
+        reasoning = "\n".join(dict.fromkeys(filter(str.strip, self._reasoning)))
+        if reasoning and _THINK_TAG in bytes(content)[:_LONGEST_OPENING] and memoryview(content)[0] == QUOTE:
+            content = encode(remove_think_block(decode(content), reasoning))
         return Message(
             role,
             content,
             encode([call.to_json() for call in self._calls]) if self._calls else NOTHING,
             null_as_nothing(turn.tool_call_id) or null_as_nothing(turn.call_id),
             null_as_nothing(turn.name),
-            encode(thoughts) if thoughts else NOTHING,
+            encode(reasoning) if reasoning else NOTHING,
             UNTRAINED if role == "assistant" and isinstance(turn, RecordedMessage) and is_marked(turn) else NOTHING,
             null_as_nothing(turn.sent_arguments) if self._calls else NOTHING,
             null_as_nothing(turn.stop_text) if role == "assistant" else NOTHING,
         )
 
     def _take_fields(self) -> None:
-        """Take thoughts and calls from the message's fields, and from the objects that LangChain nests in it."""
+        """Take reasoning and calls from the message's fields, and from the objects that LangChain nests in it."""
         turn = self._turn
         if turn.role and turn.role not in MODEL_ROLES:
             return
         objects = (turn.additional_kwargs, turn.provider_specific_fields)
         nested = [_nested_fields_decoder.decode(value) for value in objects if bytes(memoryview(value)[:1]) == b"{"]
-        values = [*(getattr(turn, name) for name in _THOUGHTS), *(fields.reasoning_content for fields in nested)]
-        self._take_thoughts(values)
-        # Agents copy a part of the content to these fields: only other text in them is thoughts.
-        if not self._thoughts:
-            self._take_thoughts([getattr(turn, name) for name in _REPEATED_THOUGHTS], unless_in=turn.content)
+        values = [
+            *(getattr(turn, name) for name in _REASONING_FIELDS),
+            *(fields.reasoning_content for fields in nested),
+        ]
+        self._take_reasoning(values)
+        # Agents copy a part of the content to these fields: only other text in them is reasoning.
+        if not self._reasoning:
+            self._take_reasoning([getattr(turn, name) for name in _REPEATED_REASONING_FIELDS], unless_in=turn.content)
         # The same calls may be in several fields: the first field that has any counts.
         for value in (turn.tool_calls, *(fields.tool_calls for fields in nested)):
             if not self._calls and not is_absent(value):
@@ -259,17 +269,17 @@ class MessageNormalizer:
             known = {call.id for call in self._calls}
             self._calls += [call for call in normalize_calls(turn.invalid_tool_calls) if call.id not in known]
 
-    def _take_thoughts(self, values: Iterable[msgspec.Raw], unless_in: msgspec.Raw = NOTHING) -> None:
-        """Take the first thoughts that are not blank, and that the content `unless_in` does not contain."""
+    def _take_reasoning(self, values: Iterable[msgspec.Raw], unless_in: msgspec.Raw = NOTHING) -> None:
+        """Take the first reasoning that is not blank, and that the content `unless_in` does not contain."""
         for value in values:
-            if self._thoughts or is_absent(value):
+            if self._reasoning or is_absent(value):
                 continue
             text = reasoning_text(decode(value))
             if text.strip() and not (len(unless_in) and text.strip() in reasoning_text(decode(unless_in))):
-                self._thoughts.append(text)
+                self._reasoning.append(text)
 
     def _normalize_content(self, content: msgspec.Raw) -> msgspec.Raw:
-        """Take thoughts, calls and results out of a list of parts, and return the other parts."""
+        """Take reasoning, calls and results out of a list of parts, and return the other parts."""
         items = raw_items_decoder.decode(content)
         parts = [without_nulls(decode(item)) for item in items]
         if not all(isinstance(part, (str, dict)) for part in parts):
@@ -295,7 +305,7 @@ class MessageNormalizer:
             or part.get("thought") is True
             or (not typed and ("reasoningContent" in part or "reasoning_content" in part))
         ):
-            self._thoughts.append(reasoning_text(part))
+            self._reasoning.append(reasoning_text(part))
         elif isinstance(kind, str) and _SERVER_CALL.fullmatch(kind):
             # A call without a name makes exports drop the row, which would otherwise lose a part of the answer.
             self._calls.append(Call())
@@ -370,7 +380,7 @@ class MessageNormalizer:
         return self._image_part(block) or block
 
     def _responses_item(self) -> Message | None:
-        """Return an item of OpenAI's Responses, or gpt-oss's thoughts, as a message; None for any other message."""
+        """Return an item of OpenAI's Responses, or gpt-oss's reasoning, as a message; None for any other message."""
         turn = self._turn
         if is_analysis(turn) and is_absent(turn.tool_calls):
             marked = isinstance(turn, RecordedMessage) and is_marked(turn)

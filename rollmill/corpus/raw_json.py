@@ -10,7 +10,10 @@ import msgspec
 import orjson
 
 NOTHING = msgspec.Raw()
-"""The value of a field that a record does not have."""
+"""The value of a field that a record does not have: a default, so that `is NOTHING` is the fastest test for it.
+
+`len(value) == 0` is also true for a copy of it, `is_absent` for null, too.
+"""
 NULL = b"null"
 EMPTY_TEXT = msgspec.Raw(b'""')
 QUOTE = 0x22

@@ -116,7 +116,7 @@ class Record(msgspec.Struct, gc=False):
         return None if recorded is None else normalize_messages(recorded, _image_paths(self.images))
 
     def recorded_messages(self) -> Sequence[PlainMessage] | None:
-        """Return all messages as the file has them, the completion last with the thoughts and calls beside it."""
+        """Return all messages as the file has them, the completion last with the reasoning and calls beside it."""
         turns: AnyTurns
         # Whichever of the fields a producer uses, `messages` first; a prompt counts only without both.
         turns, name = (self.messages, "messages") if self.messages is not None else (self.trajectory, "trajectory")
@@ -134,10 +134,10 @@ class Record(msgspec.Struct, gc=False):
         else:
             answer = self._answer()
         turns = with_roles(turns) if isinstance(turns, list) else turns
-        thoughts = self.thoughts()
-        if answer is None and thoughts is None:
+        reasoning = self.recorded_reasoning()
+        if answer is None and reasoning is None:
             return turns if isinstance(turns, list) else None
-        # Thoughts alone, without an answer, need a message to stand in.
+        # Reasoning alone, without an answer, needs a message to stand in.
         if answer is None and not (turns and turns[-1].role == "assistant"):
             answer = [PlainMessage("assistant", EMPTY_TEXT)]
         # Some producers repeat the last message as `completion`.
@@ -151,8 +151,8 @@ class Record(msgspec.Struct, gc=False):
                 if turn.role == "assistant":
                     turn.weight = UNTRAINED
             messages += answer or []
-        if thoughts is not None and is_absent(messages[-1].reasoning_content):
-            messages[-1].reasoning_content = thoughts
+        if reasoning is not None and is_absent(messages[-1].reasoning_content):
+            messages[-1].reasoning_content = reasoning
         if self._is_text():
             self._add_calls(messages[-1])
         return messages
@@ -196,10 +196,10 @@ class Record(msgspec.Struct, gc=False):
         """Return whether the completion is a text, not a list of messages."""
         return self.completion is not NOTHING and memoryview(self.completion)[0] == _QUOTE
 
-    def thoughts(self) -> msgspec.Raw | None:
-        """Return the thoughts recorded beside the completion; None where there are none."""
+    def recorded_reasoning(self) -> msgspec.Raw | None:
+        """Return the reasoning recorded beside the completion; None where there is none."""
         values = (self.reasoning_content, self.reasoning, self.thinking)
-        if values != _NO_THOUGHTS:
+        if values != _NO_REASONING:
             for value in values:
                 if not is_absent(value) and bytes(value) != b'""':
                     return value
@@ -212,7 +212,7 @@ class Record(msgspec.Struct, gc=False):
         return next((value for value in named if bytes(value)[:1] == b'"' and bytes(value) != b'""'), None)
 
     def drops_reasoning(self) -> bool:
-        """Return whether each request left out the thoughts of earlier answers."""
+        """Return whether each request left out the reasoning of earlier answers."""
         if len(self.metadata) <= 2 or b'"reasoning_dropped"' not in bytes(self.metadata):
             return False
         return is_true(self.metadata_fields().get("reasoning_dropped", NOTHING))
@@ -342,7 +342,7 @@ def _completion(value: msgspec.Raw) -> list[PlainMessage]:
 
 
 _QUOTE, _BRACKET = b'"['
-_NO_THOUGHTS = (NOTHING,) * 3
+_NO_REASONING = (NOTHING,) * 3
 _messages = msgspec.json.Decoder(list[RecordedMessage])
 _turns_decoder = msgspec.json.Decoder(Turns)
 

@@ -24,7 +24,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def written_text(record: Record) -> str:
-    """Return everything that the model wrote, turn by turn: thoughts, content, tool calls as JSON."""
+    """Return everything that the model wrote, turn by turn: reasoning, content, tool calls as JSON."""
     turns = (turn for turn in record.conversation() or [] if turn.role == "assistant")
     return "\n".join(
         text

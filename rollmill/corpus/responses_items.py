@@ -8,7 +8,7 @@ from rollmill.corpus.tool_calls import calls_as_json
 
 
 def join_items(turns: list[Message]) -> list[Message]:
-    """Return messages with the items of one answer joined: thoughts with what follows, calls with what precedes."""
+    """Return messages with the items of one answer joined: reasoning with what follows, calls with what precedes."""
     joined: list[Message] = []
     for turn in turns:
         previous = joined[-1] if joined else None
@@ -30,8 +30,8 @@ def join_items(turns: list[Message]) -> list[Message]:
 
 
 def _are_one_answer(previous: Message, turn: Message) -> bool:
-    """Return whether a turn continues the answer that the turn before it began; thoughts always begin one."""
+    """Return whether a turn continues the answer that the turn before it began; reasoning always begins one."""
     if previous.role != "assistant" or turn.role != "assistant" or len(turn.reasoning_content):
         return False
-    # A full message continues an answer only after thoughts: after calls it is the next answer.
+    # A full message continues an answer only after reasoning: after calls it is the next answer.
     return isinstance(turn, ResponsesItem) or (isinstance(previous, ResponsesItem) and not len(previous.tool_calls))

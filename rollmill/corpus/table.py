@@ -60,7 +60,7 @@ SCHEMA: dict[str, pl.DataType] = {
   for it. `marked`: whether the row itself excludes it from training.
 - `messages`: number of messages of the trajectory, its completion included. `turns`: those of the model.
   `empty`: whether the model wrote nothing but white space in all of them. `reasoning_only`: whether it is empty and has
-  thoughts.
+  reasoning.
 - `unanswered_calls`: tool calls without a result, those of the last turn too. `stray_results`: results without a call.
 - `completion_hash`: hash of everything that the model wrote, its reasoning and tool calls included; equal for equal
   completions, whatever escapes, order of keys and null fields their files have.

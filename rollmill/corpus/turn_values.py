@@ -1,4 +1,4 @@
-"""Values of a model's turn, decoded: content, thoughts and calls, which hashes and comparisons are made of."""
+"""Values of a model's turn, decoded: content, reasoning and calls, which hashes and comparisons are made of."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rollmill.corpus.tool_calls import PlainCall, PlainFunction
 
 
 class Values(NamedTuple):
-    """The content, thoughts and calls of one turn of the model, decoded."""
+    """The content, reasoning and calls of one turn of the model, decoded."""
 
     content: Any
     reasoning: Any

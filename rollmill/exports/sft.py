@@ -88,7 +88,7 @@ def export_sft(
     `tools` and `chat_template_kwargs` of a rollout are columns beside its messages. Arguments of tool calls that are no
     JSON object stay text, and are counted in the notes. Turns that are excluded from training, and earlier ones that
     were cut off at a limit (also with `keep_truncated`: the message after it would teach the model to stop there), have
-    `weight` 0. `reasoning_dropped` in the metadata records that the requests of later turns left out the thoughts of
+    `weight` 0. `reasoning_dropped` in the metadata records that the requests of later turns left out the reasoning of
     earlier ones; `sent_arguments` of a message, the arguments that later requests had in place of its own. A turn that
     a stop string ended has that as `stop_text`, and if it is the last one, the metadata has `no_end`.
 

@@ -21,7 +21,7 @@ class ContextualChat(list[dict[str, Any]]):
     Args:
         messages: the messages.
         context: `tools` and `chat_template_kwargs`, where there are any.
-        reasoning_dropped: whether requests left out the thoughts of earlier turns.
+        reasoning_dropped: whether requests left out the reasoning of earlier turns.
     """
 
     def __init__(
@@ -63,8 +63,8 @@ class TokenCounter:
         Messages have `role`, `content`, `tool_calls`, ... Contents may be text, null, or a list of parts, of which only
         text counts. Text of the template counts, further special tokens do not. A conversation that the template
         refuses counts as its contents, with line breaks between them. A `ContextualChat` is rendered with its tools and
-        arguments. Thoughts count under whatever name the template reads them; those of the last turn also where the
-        template leaves them out, since training adds them after the prompt.
+        arguments. Reasoning counts under whatever name the template reads it; that of the last turn also where the
+        template leaves it out, since training adds them after the prompt.
         """
         texts = [self._text(conversation) for conversation in conversations]
         if not texts:
@@ -78,13 +78,13 @@ class TokenCounter:
         messages = [_template_message(message, name) for message in conversation]
         context = conversation if isinstance(conversation, ContextualChat) else ContextualChat((), {})
         text = self._render(messages, context)
-        thoughts = messages[-1].get(name) if messages else None
-        thoughts = thoughts.strip() if isinstance(thoughts, str) else ""
-        return text if thoughts in text else f"{thoughts}\n{text}"
+        reasoning = messages[-1].get(name) if messages else None
+        reasoning = reasoning.strip() if isinstance(reasoning, str) else ""
+        return text if reasoning in text else f"{reasoning}\n{text}"
 
     @cached_property
     def _reasoning_name(self) -> str:
-        """Return the message field from which the template reads thoughts."""
+        """Return the message field from which the template reads reasoning."""
         source = str(self._tokenizer.chat_template or "")
         return next((name for name in _READ_NAMES if re.search(rf"\b{name}\b", source)), _REASONING)
 

@@ -26,7 +26,7 @@ def join_calls(calls: Sequence[SampledTokens], trained: Sequence[bool] | None = 
     """Return the fewest sequences that have every trained call after exactly the prompt that it was sampled with.
 
     A call continues the sequence of the call before if its prompt begins with all of that. If it does not (the template
-    drops earlier thoughts, the agent shortened its history, another agent takes part), a new sequence begins. A
+    drops earlier reasoning, the agent shortened its history, another agent takes part), a new sequence begins. A
     sequence without any label is left out.
 
     Args:

@@ -57,7 +57,7 @@ def export_trajectory(
 ) -> Exported:
     """Write each row of `kept` whole, messages as recorded, a separate completion as the last message.
 
-    Only the field of the thoughts is renamed, where it is not `reasoning_content`.
+    Only the field of the reasoning is renamed, where it is not `reasoning_content`.
 
     Keys, null where nothing was recorded: `instance_id`, `sample_id`, `problem_statement`, `tools`,
     `chat_template_kwargs`, `trajectory` (a list), `git_diff`, `exit_status`, `reward`, `speedup`, `success`,
@@ -152,22 +152,22 @@ def _trajectory(recorded: _Recorded, line: bytes) -> msgspec.Raw:
     """Return the recorded list of messages, with the completion where `Record.recorded_messages` appends it."""
     listed = (parse_raw_text(text) for text in (recorded.messages, recorded.trajectory) if _is_present(text))
     turns = next(listed, None)
-    thoughts = recorded.thoughts()
-    if turns is None or _is_present(recorded.completion) or thoughts is not None:
+    reasoning = recorded.recorded_reasoning()
+    if turns is None or _is_present(recorded.completion) or reasoning is not None:
         inner = _list_items(parse_raw_text(recorded.prompt) if turns is None else turns, "user")
         count_with_answer = len(decode_record(line).recorded_messages() or ())
         count = len(_items.decode(b"[" + inner + b"]"))
-        # An answer may be thoughts alone, without a completion.
+        # An answer may be reasoning alone, without a completion.
         answer = recorded.completion if _is_present(recorded.completion) else msgspec.Raw(b'""')
         completion = _list_items(answer, "assistant") if count_with_answer > count else b""
         turns = msgspec.Raw(b"[" + b",".join(text for text in (inner, completion) if text) + b"]")
-    return _with_thoughts(turns, thoughts)
+    return _with_reasoning(turns, reasoning)
 
 
-def _with_thoughts(turns: msgspec.Raw, completion_thoughts: msgspec.Raw | None) -> msgspec.Raw:
-    """Return messages with thoughts under `reasoning_content`, those beside the completion in its message."""
+def _with_reasoning(turns: msgspec.Raw, completion_reasoning: msgspec.Raw | None) -> msgspec.Raw:
+    """Return messages with reasoning under `reasoning_content`, that beside the completion in its message."""
     text = bytes(turns)
-    if completion_thoughts is None and not (
+    if completion_reasoning is None and not (
         contains_bytes(text, _NAME_ENDING) and any(name in text for name in _OTHER_NAMES)
     ):
         return turns
@@ -180,8 +180,8 @@ def _with_thoughts(turns: msgspec.Raw, completion_thoughts: msgspec.Raw | None) 
                 for key, value in message.items()
                 if key != "reasoning_content"
             }
-    if completion_thoughts is not None and messages and is_absent(messages[-1].get("reasoning_content", NOTHING)):
-        messages[-1]["reasoning_content"] = completion_thoughts
+    if completion_reasoning is not None and messages and is_absent(messages[-1].get("reasoning_content", NOTHING)):
+        messages[-1]["reasoning_content"] = completion_reasoning
     return msgspec.Raw(msgspec.json.encode(messages))
 
 

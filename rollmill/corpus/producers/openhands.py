@@ -182,8 +182,8 @@ class _History:
                 answer["tool_calls"].append(call)
                 return
         self._last_response = response_id
-        thoughts = event.get("reasoning_content")
-        more = {"reasoning_content": thoughts} if thoughts else {}
+        reasoning = event.get("reasoning_content")
+        more = {"reasoning_content": reasoning} if reasoning else {}
         self._answer({"role": "assistant", "content": event.get("thought"), "tool_calls": [call], **more})
 
     def _answer(self, message: Row) -> None:
