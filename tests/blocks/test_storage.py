@@ -12,7 +12,7 @@ def test_check_writes_a_file():
     with S3Server() as server:
         block = ResultStore(**dict(server.config()))
         assert block.check() == "s3://results/runs: a file was written, read and deleted"
-        assert server.held() == {}
+        assert server.objects() == {}
 
 
 def test_check_of_a_folder_needs_no_key(tmp_path):

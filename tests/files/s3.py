@@ -1,4 +1,4 @@
-"""An S3 server (moto's) with one key, which checks every signature, and fails on request."""
+"""An S3 server (moto's) that knows one key, checks every signature, and fails where a test says so."""
 
 import json
 import logging
@@ -17,13 +17,13 @@ _ACCOUNT = "123456789012"
 
 
 class S3Server:
-    """With one bucket, `results`. Its content is deleted when it ends."""
+    """A server with one bucket, `results`, which is empty again when the server ends."""
 
     def __init__(self, key="canary-key-id", secret="canary-secret"):
         self.key = key
         self.secret = secret
         self.faults = []
-        """Statuses that the next requests are answered with."""
+        """HTTP statuses with which the next requests are answered."""
         self.closed_to = None
         """Requests with this in their paths are refused."""
 
@@ -61,11 +61,11 @@ class S3Server:
         return [b""]
 
     def config(self, url="s3://results/runs", **changes):
-        """How it is reached; a block takes the same."""
-        settings = {"endpoint_url": self.url, "key": SecretStr(self.key), "secret": SecretStr(self.secret)}
-        return StoreConfig(url=url, **settings | changes)
+        """Return the address and keys of the server; a block takes the same."""
+        address = {"endpoint_url": self.url, "key": SecretStr(self.key), "secret": SecretStr(self.secret)}
+        return StoreConfig(url=url, **address | changes)
 
     def objects(self):
-        """Name -> bytes of all that it holds."""
+        """Return the content of every object in the bucket, by name."""
         keys = s3_backends[_ACCOUNT]["aws"].buckets["results"].keys
         return {name: key.value for name, key in keys.items()}

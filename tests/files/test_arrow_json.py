@@ -1,4 +1,4 @@
-"""Conversion of Parquet columns to JSON by their types, at any depth."""
+"""Parquet columns as JSON, by their types, at any depth."""
 
 import datetime
 import decimal
@@ -52,14 +52,14 @@ SCALARS = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "item", "read"), SCALARS, ids=lambda value: str(value)[:40])
-def test_every_type_is_read_also_in_lists_and_structs(kind, item, read):
-    column = pa.array([None, item], kind)
-    assert values(column) == [None, read]
-    assert values(column.slice(1)) == [read]
-    lists = pa.ListArray.from_arrays(pa.array([0, 1, 2], pa.int32()), column)
-    assert values(lists) == [[None], [read]]
-    assert values(pa.StructArray.from_arrays([column], names=["a"])) == [{}, {"a": read}]
+@pytest.mark.parametrize(("kind", "value", "expected"), SCALARS, ids=lambda item: str(item)[:40])
+def test_every_type_is_read_also_in_lists_and_structs(kind, value, expected):
+    array = pa.array([None, value], kind)
+    assert values(array) == [None, expected]
+    assert values(array.slice(1)) == [expected]
+    lists = pa.ListArray.from_arrays(pa.array([0, 1, 2], pa.int32()), array)
+    assert values(lists) == [[None], [expected]]
+    assert values(pa.StructArray.from_arrays([array], names=["a"])) == [{}, {"a": expected}]
 
 
 def test_other_encodings_are_read():
@@ -76,7 +76,7 @@ def test_nulls_of_structs_are_left_out_and_those_of_lists_stay():
     assert values(pa.array([[1, None]])) == [[1, None]]
 
 
-def test_json_features_of_datasets_are_parsed():
+def test_what_datasets_notes_as_json_is_opened():
     features = {"x": {"_type": "List", "feature": {"_type": "Json"}}}
     about = {b"huggingface": orjson.dumps({"info": {"features": features}})}
     table = pa.table({"x": [['{"a":1}', "null"]]}).replace_schema_metadata(about)

@@ -1,4 +1,4 @@
-"""Compressed files that would fill the memory, and lines and documents without an end."""
+"""Packed files that would take all memory, and lines and documents that do not end."""
 
 import bz2
 import gzip
@@ -87,8 +87,8 @@ def test_xz_reads_all_streams_and_their_padding(tmp_path_factory, parts, sizes):
     path = tmp_path_factory.getbasetemp() / "streams.xz"
     path.write_bytes(b"".join(lzma.compress(content) + bytes(4 * padding) for content, padding in parts))
     with open_binary(str(path)) as file:
-        decompressed = b"".join(iter(lambda: file.read(sizes), b""))
-    assert decompressed == b"".join(content for content, _ in parts)
+        content = b"".join(iter(lambda: file.read(sizes), b""))
+    assert content == b"".join(part for part, _ in parts)
 
 
 @pytest.mark.parametrize("cut", [1, 5, 20, 40])

@@ -36,9 +36,9 @@ def test_rows_equal_those_of_a_json_parser(rows, before, chunk, indent, ascii_on
     json_array._CHUNK = chunk
     value = rows if bare else {"about": before, "examples": rows, "summary": {"data": [1]}}
     array = JsonArray(io.BytesIO(json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode()))
-    raw_rows = list(array)
-    assert [json.loads(row.text) for row in raw_rows] == rows
-    assert [row.number for row in raw_rows] == list(range(1, len(rows) + 1))
+    rows_read = list(array)
+    assert [json.loads(row.text) for row in rows_read] == rows
+    assert [row.number for row in rows_read] == list(range(1, len(rows) + 1))
     if not bare:
         assert array.rest["summary"] == {"data": [1]}
         assert array.rest.get("about", []) == before
@@ -48,9 +48,9 @@ def test_rows_equal_those_of_a_json_parser(rows, before, chunk, indent, ascii_on
 def test_a_torn_document_keeps_its_whole_rows(cut):
     text = b'{"metadata": {"a": 1}, "examples": [{"b": 2}, {"c": 3}], "summary": {}}'
     array = JsonArray(io.BytesIO(text[: text.index(b"[") + 1 + cut - 20]))
-    texts = [row.text for row in array]
-    assert texts[-1] == b""
-    assert [row for row in texts if row in (b'{"b": 2}', b'{"c": 3}')] == texts[: (cut >= 28) + (cut >= 38)]
+    rows_read = [row.text for row in array]
+    assert rows_read[-1] == b""
+    assert [row for row in rows_read if row in (b'{"b": 2}', b'{"c": 3}')] == rows_read[: (cut >= 28) + (cut >= 38)]
 
 
 def test_a_quote_too_many_ends_before_memory_does(monkeypatch):

@@ -82,8 +82,8 @@ def test_store_without_atomic_writes_ends_with_whole_files_only(run):
     assert len(copied.files) == 4
     import fsspec
 
-    files = fsspec.filesystem("memory").find("/somewhere")
-    assert files == sorted(f"/somewhere/out/{name}" for name in NAMES)
+    names = fsspec.filesystem("memory").find("/somewhere")
+    assert names == sorted(f"/somewhere/out/{name}" for name in NAMES)
 
 
 def test_a_run_below_the_working_directory_keeps_its_path(run, tmp_path, monkeypatch):
