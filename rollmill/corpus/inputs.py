@@ -18,7 +18,7 @@ from rollmill.errors import InputError
 from rollmill.files.arrow_json import is_json_of_python, json_columns
 from rollmill.files.arrow_rows import BATCH_ROWS, read_batches
 from rollmill.files.formats import COMPRESSED, SUFFIXES, Kind, content_kind, kind_by_name
-from rollmill.files.io import is_packed
+from rollmill.files.io import is_compressed
 from rollmill.files.names import MANIFEST
 from rollmill.files.parquet import open_parquet
 from rollmill.files.raw_row import RawRow
@@ -68,7 +68,7 @@ class Source(NamedTuple):
     def is_seekable(self) -> bool:
         """Return whether a record can be read by its offset, without reading the file from its beginning."""
         is_plain = self.kind == "lines" and self.reader is None
-        return is_plain and not is_remote(self.path) and not is_packed(self.path)
+        return is_plain and not is_remote(self.path) and not is_compressed(self.path)
 
     @property
     def folder(self) -> Path | None:

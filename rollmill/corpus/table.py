@@ -43,7 +43,7 @@ SCHEMA: dict[str, pl.DataType] = {
 
 - `row`: 0-based position in the reading order of all inputs; the table is sorted by it. `source`: index of the input
   file. `number`: 1-based line, or position in an array or Parquet file. `offset`, `length`: bytes of the record in its
-  (unpacked) file; null where it cannot be read by its offset (Parquet).
+  (decompressed) file; null where it cannot be read by its offset (Parquet).
 - `instance_id`, `sample_id`: as recorded; a missing `sample_id` is the rollout's 0-based number within its problem.
 - `reward`: as recorded, true as 1; null where there is none, where it is NaN or Infinity, and where the rollout failed
   (`error_type`).

@@ -13,7 +13,7 @@ import orjson
 from rollmill.errors import InputError
 from rollmill.exports.card_section import Provenance, make_config, render_section
 from rollmill.exports.export_result import Exported
-from rollmill.exports.packing import output_kind
+from rollmill.exports.output_files import parse_output_name
 from rollmill.exports.splitting import TRAIN
 from rollmill.files.atomic import atomic_write_bytes
 from rollmill.files.regular import require_regular
@@ -102,7 +102,7 @@ def write_card(
     path = file.with_name(README)
     before = _read(path)
     if before and not any(read_sections(before)):
-        path = file.with_name(f"{output_kind(file).stem}.card.md")
+        path = file.with_name(f"{parse_output_name(file).stem}.card.md")
         before = ""
     atomic_write_bytes(path, _card(before, exported, provenance, path.parent).encode())
     return path

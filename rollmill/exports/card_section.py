@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from rollmill.exports.export_result import Exported, Form
-from rollmill.exports.packing import output_kind
+from rollmill.exports.output_files import parse_output_name
 from rollmill.exports.splitting import TRAIN
 from rollmill.terminal.markdown import markdown_table, plain_markdown
 
@@ -50,14 +50,14 @@ class Provenance(NamedTuple):
 def make_config(exported: Exported) -> dict[str, Any]:
     """Return the export's entry for `datasets`: `name`, `files` by split, `field` where rows are under a key."""
     first = exported.files[TRAIN]
-    rows_under = {"field": "trajectories"} if output_kind(first).layout == ".json" else {}
+    rows_under = {"field": "trajectories"} if parse_output_name(first).layout == ".json" else {}
     files = {split: path.name for split, path in exported.files.items() if exported.rows[split]}
-    return {"name": output_kind(first).stem, "files": files, **rows_under}
+    return {"name": parse_output_name(first).stem, "files": files, **rows_under}
 
 
 def render_section(exported: Exported, provenance: Provenance) -> str:
     """Return the section as Markdown."""
-    name = output_kind(exported.files[TRAIN]).stem
+    name = parse_output_name(exported.files[TRAIN]).stem
     written = f"Written by rollmill {importlib.metadata.version('rollmill')} on {datetime.now(UTC):%Y-%m-%d}."
     parts = [
         f"## {plain_markdown(name)}",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import polars as pl
 
-from rollmill.exports.packing import output_kind, write_packed, write_rows
+from rollmill.exports.output_files import open_output, parse_output_name, write_rows
 
 if TYPE_CHECKING:
     from rollmill.corpus.corpus import Corpus
@@ -25,8 +25,8 @@ def write_seed_format(path: Path, metadata: dict[str, Any], rows: Iterable[bytes
         rows: the records' JSON.
         summary: the document's `summary`.
     """
-    layout = output_kind(path).layout
-    with write_packed(path) as file:
+    layout = parse_output_name(path).layout
+    with open_output(path) as file:
         if layout == ".jsonl":
             write_rows(file, rows, layout)
             return

@@ -16,7 +16,7 @@ from rollmill.corpus.record import Record, decode_record
 from rollmill.exports.atif import atif_document
 from rollmill.exports.export_result import Exported, dropped_table, empty_notes
 from rollmill.exports.origins import read_rollouts
-from rollmill.exports.packing import output_kind, write_packed, write_rows
+from rollmill.exports.output_files import open_output, parse_output_name, write_rows
 from rollmill.exports.row_format import TrajectoryFormat
 from rollmill.exports.splitting import TRAIN
 from rollmill.exports.training_file import DroppedRows, is_unicode, nothing_usable, or_unreadable
@@ -75,7 +75,7 @@ def export_trajectory(
         origin: metadata of the document.
         allow_empty: whether a file without any row is written.
     """
-    layout = output_kind(path).layout
+    layout = parse_output_name(path).layout
     convert = _atif_line if format == "atif" else _trajectory_line
     opening, closing = _around(layout, format, kept.height, origin or {})
     used: list[int] = []
@@ -96,7 +96,7 @@ def export_trajectory(
             problems.add(facts["instance_id"])
             yield text
 
-    with write_packed(path) as file:
+    with open_output(path) as file:
         file.write(opening)
         write_rows(file, rows(), layout)
         file.write(closing)

@@ -22,7 +22,7 @@ For zstd, Arrow has the same limit. gzip never needs more than 1 MB, bzip2 never
 """
 
 _NO_MEMORY = ("too much memory", "memory usage limit", "window too large")  # zstd, xz
-_REPACK = "compress it with a smaller window (zstd without --long or --ultra, xz -9 or less), or decompress it first"
+_ADVICE = "compress it with a smaller window (zstd without --long or --ultra, xz -9 or less), or decompress it first"
 
 
 class _XzFile(io.RawIOBase):
@@ -31,7 +31,7 @@ class _XzFile(io.RawIOBase):
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._stream: lzma.LZMADecompressor | None = None
-        self._packed = b""
+        self._compressed = b""
 
     def readable(self) -> bool:
         """Return True."""
@@ -41,26 +41,26 @@ class _XzFile(io.RawIOBase):
         """Decompress into a buffer. Raises `lzma.LZMAError`, and `EOFError` where the file is cut off."""
         while self._stream or self._next_stream():
             assert self._stream is not None
-            packed = self._read_packed() if self._stream.needs_input else b""
-            if self._stream.needs_input and not packed:
+            compressed = self._read_compressed() if self._stream.needs_input else b""
+            if self._stream.needs_input and not compressed:
                 raise EOFError("it is cut off")
-            unpacked = self._stream.decompress(packed, len(buffer))
+            decompressed = self._stream.decompress(compressed, len(buffer))
             if self._stream.eof:
-                self._packed, self._stream = self._stream.unused_data, None
-            if unpacked:
-                buffer[: len(unpacked)] = unpacked
-                return len(unpacked)
+                self._compressed, self._stream = self._stream.unused_data, None
+            if decompressed:
+                buffer[: len(decompressed)] = decompressed
+                return len(decompressed)
         return 0
 
-    def _read_packed(self) -> bytes:
-        packed, self._packed = self._packed, b""
-        return packed or self._file.read(_BUFFER)
+    def _read_compressed(self) -> bytes:
+        compressed, self._compressed = self._compressed, b""
+        return compressed or self._file.read(_BUFFER)
 
     def _next_stream(self) -> bool:
         """Begin the next stream; return whether there is one. Zero bytes between streams are padding."""
-        while packed := self._read_packed():
-            self._packed = packed.lstrip(b"\0")
-            if self._packed:
+        while compressed := self._read_compressed():
+            self._compressed = compressed.lstrip(b"\0")
+            if self._compressed:
                 self._stream = lzma.LZMADecompressor(memlimit=MOST_MEMORY)
                 return True
         return False
@@ -74,9 +74,9 @@ def _open_zstd(file: BinaryIO, mode: str = "rb") -> io.BufferedReader:
 
 @functools.cache
 def _fsspec() -> Any:
-    """Import fsspec, which takes long, and teach it `.zst`.
+    """Import fsspec, which takes long, and register `.zst` with it.
 
-    It knows that only where one of two optional packages is installed; without them it would hand out packed bytes.
+    It knows that only where one of two optional packages is installed; without them it would return compressed bytes.
     """
     import fsspec
     import fsspec.compression
@@ -98,7 +98,7 @@ def _open_xz(file: BinaryIO) -> io.BufferedReader:
     return io.BufferedReader(_XzFile(file), _BUFFER)
 
 
-def is_packed(path: str) -> bool:
+def is_compressed(path: str) -> bool:
     """Return whether a path has the suffix of a compressed file."""
     return _compression(path) is not None
 
@@ -130,7 +130,7 @@ def why_unread(error: Exception) -> str:
     """Return the message of a file system or decompressor, with a remedy where it needs too much memory."""
     message = str(error) or type(error).__name__
     if any(words in message.lower() for words in _NO_MEMORY):
-        return f"decompressing it needs more memory than {MOST_MEMORY:,} bytes ({message}): {_REPACK}"
+        return f"decompressing it needs more memory than {MOST_MEMORY:,} bytes ({message}): {_ADVICE}"
     if isinstance(error, MemoryError):
         return (
             f"it needs more memory than there is ({message}): split it into smaller files, or read it on a machine "

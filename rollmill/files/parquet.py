@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rollmill.errors import InputError
-from rollmill.files.io import is_packed, open_binary, why_unread
+from rollmill.files.io import is_compressed, open_binary, why_unread
 
 
 @contextmanager
@@ -22,13 +22,13 @@ def open_parquet(path: str) -> Iterator[Any]:
 
     try:
         with open_binary(path) as file:
-            if not is_packed(path):
+            if not is_compressed(path):
                 yield pq.ParquetFile(file)
                 return
             # Parquet is read from its end, which a compressed stream cannot seek to: decompress it first.
-            with tempfile.TemporaryFile() as unpacked:
-                shutil.copyfileobj(file, unpacked)
-                yield pq.ParquetFile(unpacked)
+            with tempfile.TemporaryFile() as decompressed:
+                shutil.copyfileobj(file, decompressed)
+                yield pq.ParquetFile(decompressed)
     except InputError:
         raise
     except Exception as error:  # Arrow has its own exceptions

@@ -80,7 +80,7 @@ class Store:
     def check(self) -> str:
         """Write, read and delete a small file; return a one-line report.
 
-        Raises `InputError` where the bucket or folder does not exist, or the key is refused, and `RunStoppedError`
+        Raises `InputError` where the bucket or folder does not exist, or the key is rejected, and `RunStoppedError`
         where the store does not answer.
         """
         if self._local and not Path(self._root).is_dir():  # never create the mount point of a share that is not mounted

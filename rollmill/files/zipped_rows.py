@@ -78,10 +78,10 @@ def _zstd_pieces(file: BinaryIO, info: zipfile.ZipInfo) -> Iterator[bytes]:
     if not header.startswith(ZIP_MARK) or len(header) < _LOCAL_HEADER.size:
         raise zipfile.BadZipFile(f"{info.filename} does not begin where the file says")
     file.seek(sum(_LOCAL_HEADER.unpack(header)), 1)
-    packed = file.read(info.compress_size)
+    compressed = file.read(info.compress_size)
     checksum = 0
     try:
-        with pa.CompressedInputStream(pa.BufferReader(packed), "zstd") as stream:
+        with pa.CompressedInputStream(pa.BufferReader(compressed), "zstd") as stream:
             while piece := stream.read(_PIECE):
                 checksum = zlib.crc32(piece, checksum)
                 yield piece

@@ -9,7 +9,7 @@ import pytest
 
 from rollmill.corpus.record import decode_record
 from rollmill.errors import InputError
-from rollmill.exports.packing import output_kind
+from rollmill.exports.output_files import parse_output_name
 from rollmill.exports.seed_format import make_metadata, make_summary, write_seed_format
 from rollmill.files.io import open_binary
 from rollmill.files.json_array import JsonArray
@@ -106,10 +106,10 @@ def test_rows_that_cannot_be_read_leave_no_file(tmp_path, name):
     ],
 )
 def test_names(tmp_path, name, kind):
-    assert tuple(output_kind(tmp_path / name)) == kind
+    assert tuple(parse_output_name(tmp_path / name)) == kind
 
 
 @pytest.mark.parametrize("name", ["a", "a.parquet", ".json", "a.json.xz", "a.gz"])
 def test_other_names_are_refused(tmp_path, name):
     with pytest.raises(InputError, match="give a path that ends in"):
-        output_kind(tmp_path / name)
+        parse_output_name(tmp_path / name)

@@ -62,7 +62,7 @@ def filter_corpus(corpus: Corpus, filters: Filters, path: Path, what_of_dropped:
     """Write the records that meet the filters to `path`, and the dropped ones beside it.
 
     Records are copied unchanged. Either both files appear, or neither. Raises `InputError` as `select` and
-    `output_kind` do and where nothing is kept, and `OSError`.
+    `parse_output_name` does and where nothing is kept, and `OSError`.
 
     Args:
         corpus: the rollouts that were read.

@@ -10,7 +10,7 @@ import polars as pl
 
 from rollmill.corpus.corpus import Corpus
 from rollmill.corpus.table import SCHEMA
-from rollmill.exports.packing import output_kind
+from rollmill.exports.output_files import parse_output_name
 from rollmill.exports.seed_format import make_metadata, make_summary, write_seed_format
 from rollmill.files.atomic import atomic_write
 
@@ -29,13 +29,13 @@ def dropped_line(count: int, reasons: dict[str, int], path: Path) -> str:
 
 def dropped_path(path: Path) -> Path:
     """Return the path of an output's dropped records: `rows.json.gz` -> `rows.dropped.json.gz`."""
-    stem = output_kind(path).stem
+    stem = parse_output_name(path).stem
     return path.with_name(f"{stem}.dropped{path.name.removeprefix(stem)}")
 
 
 def positions_path(path: Path) -> Path:
     """Return the path of the positions of an output's dropped rollouts: `rows.json` -> `rows.dropped.jsonl`."""
-    return path.with_name(f"{output_kind(path).stem}.dropped.jsonl")
+    return path.with_name(f"{parse_output_name(path).stem}.dropped.jsonl")
 
 
 def write_dropped_records(path: Path, corpus: Corpus, dropped: pl.DataFrame) -> None:

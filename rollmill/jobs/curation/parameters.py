@@ -12,7 +12,7 @@ from rollmill.config.form import Form
 from rollmill.config.names import NewPath
 from rollmill.config.parameter import Parameters, parameter, redefine
 from rollmill.errors import InputError
-from rollmill.exports.packing import output_kind
+from rollmill.exports.output_files import parse_output_name
 from rollmill.exports.row_format import Arguments, Format, TrajectoryFormat
 from rollmill.exports.splitting import Split
 from rollmill.jobs.curation.filter_spec import Filters
@@ -165,7 +165,7 @@ class Writing(Filters, Reading):
     @classmethod
     def _check_output_name(cls, path: str) -> str:
         try:
-            output_kind(Path(path))
+            parse_output_name(Path(path))
         except InputError as error:
             raise ValueError(str(error)) from error
         return path

@@ -14,7 +14,7 @@ from rollmill.corpus.corpus import Corpus, read_corpus
 from rollmill.corpus.inputs import Source, find_sources
 from rollmill.corpus.row_reader import NO_NAMES, FieldNames
 from rollmill.errors import InputError
-from rollmill.exports.packing import output_kind
+from rollmill.exports.output_files import parse_output_name
 from rollmill.exports.splitting import VALIDATION
 from rollmill.files.atomic import atomic_write
 from rollmill.files.remote import is_remote
@@ -101,7 +101,7 @@ def reading(
     """
     if output:
         _refuse_to_overwrite(inputs, output)
-    quarantine_path = output.with_name(f"{output_kind(output).stem}.quarantine.jsonl") if output else None
+    quarantine_path = output.with_name(f"{parse_output_name(output).stem}.quarantine.jsonl") if output else None
     with open_quarantine(quarantine_path) as quarantine:
         corpus = read_corpus(inputs, quarantine, hashed=hashed, fields=fields)
         _check_share(corpus, quarantine, max_bad_share)
@@ -130,8 +130,8 @@ def _refuse_to_overwrite(inputs: Sequence[str], output: Path) -> None:
 
     The parameters cannot check inputs that a folder or a pattern stands for.
     """
-    kind = output_kind(output)
-    stem, ending = f"{output.resolve().parent}/{kind.stem}", f"{kind.layout}{kind.packed}"
+    kind = parse_output_name(output)
+    stem, ending = f"{output.resolve().parent}/{kind.stem}", f"{kind.layout}{kind.compression}"
     written = {str(output.resolve()), f"{stem}{ending}", f"{stem}.dropped{ending}"}
     written |= {f"{stem}.{part}.jsonl" for part in ("dropped", "quarantine", VALIDATION)}
     for source in find_sources([name for name in inputs if name.startswith("file:") or not is_remote(name)]):

@@ -21,30 +21,31 @@ _LEVEL = 6
 _BUFFER = 1 << 20
 
 
-class OutputKind(NamedTuple):
+class OutputName(NamedTuple):
     """The parts of a file's name: its stem, the layout of its rows, and its compression."""
 
     stem: str
     layout: Layout
-    packed: str
+    compression: str
+    """`.gz`, `.zst`, or empty."""
 
 
-def output_kind(path: Path) -> OutputKind:
+def parse_output_name(path: Path) -> OutputName:
     """Read `<stem>.json` or `<stem>.jsonl`, also with `.gz` or `.zst`. Raises `InputError` for other names."""
-    packed = path.suffix if path.suffix in _COMPRESSIONS else ""
-    plain = path.name.removesuffix(packed)
+    compression = path.suffix if path.suffix in _COMPRESSIONS else ""
+    plain = path.name.removesuffix(compression)
     layouts: tuple[Layout, ...] = (".json", ".jsonl")
     for layout in layouts:
         if plain.endswith(layout) and plain != layout:
-            return OutputKind(plain.removesuffix(layout), layout, packed)
+            return OutputName(plain.removesuffix(layout), layout, compression)
     raise InputError(
         f"cannot write rows to {path}: give a path that ends in .json or .jsonl, with .gz or .zst or without"
     )
 
 
 @contextmanager
-def write_packed(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that is written atomically, compressed as its name says: `.gz` (level 6), `.zst`, or not."""
+def open_output(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that is written atomically, and compressed as its name says: `.gz` (level 6), `.zst`, or not."""
     with atomic_write(path) as file, ExitStack() as stack:
         if path.suffix == ".gz":
             file = stack.enter_context(_gzip(file))
@@ -55,8 +56,8 @@ def write_packed(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _gzip(file: BinaryIO) -> Iterator[BinaryIO]:
-    packed = gzip.GzipFile("", "wb", _LEVEL, file, mtime=0)  # no name, no time: equal contents make equal files
-    with packed, io.BufferedWriter(packed, _BUFFER) as buffer:
+    compressed = gzip.GzipFile("", "wb", _LEVEL, file, mtime=0)  # no name, no time: equal contents make equal files
+    with compressed, io.BufferedWriter(compressed, _BUFFER) as buffer:
         yield buffer
 
 
@@ -67,9 +68,9 @@ def _zstd(file: BinaryIO) -> Iterator[BinaryIO]:
     # The stream closes the file that it writes to, which must stay open for fsync: it gets a handle of its own.
     with (
         open(file.fileno(), "wb", buffering=_BUFFER, closefd=False) as handle,
-        pa.CompressedOutputStream(pa.PythonFile(handle, mode="w"), "zstd") as packed,
+        pa.CompressedOutputStream(pa.PythonFile(handle, mode="w"), "zstd") as compressed,
     ):
-        yield packed
+        yield compressed
 
 
 def write_rows(file: BinaryIO, rows: Iterable[bytes], layout: Layout) -> None:
