@@ -80,7 +80,7 @@ def try_canary(session: RolloutSession) -> None:
     """Generate a few rollouts, log the projected cost of the rest, and stop the run if that is not worth it."""
     run = session.run
     chosen = canary.choose(run.problems(), run.problem_count)
-    session.generate(chosen, first=canary.CANARY_ROLLOUTS)
+    session.generate(chosen, limit=canary.CANARY_ROLLOUTS)
     judge_canary(run, chosen, slots=PLANNED if session.found_slots else session.slots)
 
 

@@ -104,8 +104,8 @@ class ShardedRollouts:
     def try_canary(self) -> None:
         """Generate a few rollouts on one worker, log the projected cost of the rest, and stop if not worth it."""
         chosen = canary.choose(self._run.problems(), self._run.problem_count)
-        self._submit(self._scheduler.cut_first(chosen, canary.CANARY_ROLLOUTS))
-        self._take_all(self._scheduler.cut_returned)
+        self._submit(self._scheduler.cut_canary(chosen, canary.CANARY_ROLLOUTS))
+        self._take_all(self._scheduler.next_returned)
         judge_canary(self._run, chosen, slots=self._slots * self._workers.count)
 
     def make_all(self) -> None:
@@ -149,7 +149,7 @@ class ShardedRollouts:
             raise error
 
     def _take(self, shard: Shard, rollouts: ShardRollouts) -> None:
-        tally = self._scheduler.take(shard, rollouts)
+        tally = self._scheduler.journal_results(shard, rollouts)
         log, worker = get_run_logger(), rollouts.worker
         if rollouts.ready_s is not None:
             where = f" on {use_line(rollouts.device)}" if rollouts.device else ""

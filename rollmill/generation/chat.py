@@ -71,16 +71,16 @@ class ChatRollouts:
         async with self._verifiers, self._client:
             yield
 
-    def work(self, run: PendingRollouts, problems: list[Problem], *, first: int | None = None) -> Iterator[ChatWork]:
+    def work(self, run: PendingRollouts, problems: list[Problem], *, limit: int | None = None) -> Iterator[ChatWork]:
         """Yield the pending rollouts of some problems, interleaved so that each server's prefix cache is used.
 
         Prompts are rendered lazily, when the first rollout of their problem is taken.
         """
-        groups = ((problem.instance_id, self._problem_work(problem, run, first)) for problem in problems)
+        groups = ((problem.instance_id, self._problem_work(problem, run, limit)) for problem in problems)
         return self._client.endpoints.in_turns(groups)
 
-    def _problem_work(self, problem: Problem, run: PendingRollouts, first: int | None) -> Iterator[ChatWork]:
-        pending = run.pending(problem, first)
+    def _problem_work(self, problem: Problem, run: PendingRollouts, limit: int | None) -> Iterator[ChatWork]:
+        pending = run.pending(problem, limit)
         if pending:
             prepared = self.prepare(problem, run)
             for sample_id, attempt in pending:

@@ -25,7 +25,7 @@ from rollmill.generation.progress import Progress, progress_of
 from rollmill.generation.run import QUARANTINE, Retry, Run, loading_folder, open_run
 from rollmill.generation.services import GeneratorContext, Services
 from rollmill.generation.session import RolloutGenerator, RolloutSession
-from rollmill.generation.shard import ProblemScheduler, ShardRollouts, ShardRun, ShardScheduler
+from rollmill.generation.shard import ProblemScheduler, ShardRollouts, ShardScheduler, WorkerRun
 from rollmill.generation.worker_session import IsGivenUp, log_of_worker, part_session, run_shard
 from rollmill.inference.multi_server import device_shares
 from rollmill.inference.request_changes import NO_CHANGES, RequestChanges
@@ -217,8 +217,8 @@ class GenerationJob(ABC, Generic[OutcomeT]):
 
     @contextmanager
     def _open_session(
-        self, find_services: Callable[[], Services], part: ShardRun, is_given_up: IsGivenUp
-    ) -> Iterator[RolloutSession[ShardRun]]:
+        self, find_services: Callable[[], Services], part: WorkerRun, is_given_up: IsGivenUp
+    ) -> Iterator[RolloutSession[WorkerRun]]:
         context = GeneratorContext(find_services(), is_given_up, log_of_worker)
         with (
             self.open_generator(context) as rollouts,

@@ -83,10 +83,10 @@ class Run:
         """Yield the problems in input order, read from the run's own copy."""
         return read_problems(self.directory / PROBLEMS)
 
-    def pending(self, problem: Problem, first: int | None = None) -> list[tuple[int, int]]:
-        """Return (sample_id, attempt) of a problem's rollouts, or of its `first` ones, that are still to be made."""
+    def pending(self, problem: Problem, limit: int | None = None) -> list[tuple[int, int]]:
+        """Return (sample_id, attempt) of a problem's rollouts, or of its first `limit` ones, that are still to be made."""
         pending = []
-        for sample_id in range(self._rollouts_of(problem))[:first]:
+        for sample_id in range(self._rollouts_of(problem))[:limit]:
             attempt = self.journal.attempt_for(
                 problem.instance_id, sample_id, retry=self.retry, max_tokens=self.max_tokens
             )

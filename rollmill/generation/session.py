@@ -34,7 +34,7 @@ _STALLED_END_S = 15.0
 
 
 class PendingRollouts(Protocol):
-    """The part of a run that generators need: a `Run`, or a worker's `ShardRun`."""
+    """The part of a run that generators need: a `Run`, or a worker's `WorkerRun`."""
 
     @property
     def directory(self) -> Path:
@@ -46,8 +46,8 @@ class PendingRollouts(Protocol):
         """Return the destination of finished rollouts."""
         ...
 
-    def pending(self, problem: Problem, first: int | None = None) -> list[tuple[int, int]]:
-        """Return (sample_id, attempt) of a problem's rollouts, or of its `first` ones, that are still to be made."""
+    def pending(self, problem: Problem, limit: int | None = None) -> list[tuple[int, int]]:
+        """Return (sample_id, attempt) of a problem's rollouts, or of its first `limit` ones, that are still to be made."""
         ...
 
 
@@ -62,7 +62,7 @@ class RolloutGenerator(Protocol[RunT_contra]):
         """Open clients, processes and threads on the engine's event loop; close them at the end of the block."""
         ...
 
-    def work(self, run: RunT_contra, problems: list[Problem], *, first: int | None = None) -> Iterator[Any]:
+    def work(self, run: RunT_contra, problems: list[Problem], *, limit: int | None = None) -> Iterator[Any]:
         """Yield the pending rollouts of some problems as work for the engine, each prepared only when it is taken."""
         ...
 
@@ -178,7 +178,7 @@ class RolloutSession(Generic[RunT]):
         self,
         problems: Sequence[Problem],
         *,
-        first: int | None = None,
+        limit: int | None = None,
         is_given_up: Callable[[], bool] | None = None,
     ) -> Tally:
         """Make the pending rollouts of these problems; return their tally when all are journaled.
@@ -190,7 +190,7 @@ class RolloutSession(Generic[RunT]):
         limit_s, stacks = self._maker.stall_limit_s, stacks_file(self.run.directory)
         # Start the watch before the work: work that never releases the interpreter's lock would also block the watch.
         with watch.exit_on_stall(limit_s, stacks, grace_s=grace_s, interpreter_s=interpreter_s):
-            future = asyncio.run_coroutine_threadsafe(self._generate(list(problems), first), self._loop)
+            future = asyncio.run_coroutine_threadsafe(self._generate(list(problems), limit), self._loop)
             while not concurrent.futures.wait([future], _POLL_S).done:
                 if is_given_up and is_given_up():
                     raise RunStoppedError("the rollouts are not needed any more")
@@ -201,10 +201,10 @@ class RolloutSession(Generic[RunT]):
         except concurrent.futures.CancelledError:
             raise RunStoppedError("the run was stopped; run the same command again to continue it") from None
 
-    async def _generate(self, problems: list[Problem], first: int | None) -> Tally:
-        size = sum(len(self.run.pending(problem, first)) for problem in problems)
+    async def _generate(self, problems: list[Problem], limit: int | None) -> Tally:
+        size = sum(len(self.run.pending(problem, limit)) for problem in problems)
         self._promised = 0
-        work = self._maker.work(self.run, problems, first=first)
+        work = self._maker.work(self.run, problems, limit=limit)
         return await self._engine.add(work, size)
 
     @property

@@ -1,4 +1,8 @@
-"""Shards: the parts of a run that workers make, and the scheduler that cuts them and journals their rollouts."""
+"""Shards: the parts of a run that workers make, and the scheduler that cuts them and journals their rollouts.
+
+A shard has the rollouts that one worker makes at a time. `ShardScheduler` belongs to the process with the journal,
+`WorkerRun` to a worker.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ class ShardProblem(NamedTuple):
 
     problem: Problem
     pending: list[tuple[int, int]]
-    """(sample_id, attempt) of each."""
+    """(sample_id, attempt) of each; an attempt above 0 gives the rollout another seed, for `--retry truncated`."""
 
 
 class Shard(ABC):
@@ -35,7 +39,7 @@ class Shard(ABC):
     @property
     @abstractmethod
     def last(self) -> int:
-        """Return the index of the last problem, if no problem in between is left out."""
+        """Return the index of the last problem; for display, exact only where the problems are consecutive."""
 
     @property
     @abstractmethod
@@ -51,7 +55,7 @@ class Shard(ABC):
 
 
 class ProblemShard(Shard):
-    """Consecutive problems with their pending rollouts."""
+    """Problems, in their order in the run, with their pending rollouts."""
 
     def __init__(self, first: int, problems: Sequence[ShardProblem]) -> None:
         self._first = first
@@ -64,7 +68,7 @@ class ProblemShard(Shard):
 
     @property
     def last(self) -> int:
-        """Return the index of the last problem, if no problem in between is left out."""
+        """Return the index of the last problem; for display, exact only where the problems are consecutive."""
         return self.first + len(self.problems) - 1
 
     @property
@@ -95,23 +99,23 @@ class ShardRollouts(NamedTuple):
     worker: str
     """Host and process number."""
     ready_s: float | None = None
-    """Seconds until the model was ready; None where a session was open already."""
+    """Seconds until the model was ready; None where the worker still had it open from an earlier shard."""
     given_up: bool = False
-    """Whether the worker stopped early because its shard was given up: some rollouts may be missing."""
+    """Whether the worker stopped early because it is shutting down or its result is not wanted: some may be missing."""
     refused: InputError | ServingError | None = None
     """The reason why the worker cannot serve the model, or lost its server: some rollouts may be missing."""
     device: dict[str, Any] | None = None
-    """The device that the worker computes on, for the manifest; see `describe_use`. None where a server computes."""
+    """The device that the worker itself computes on, such as a GPU, for the manifest; None where a server computes."""
     notes: tuple[str, ...] = ()
     """Notes on the worker for the user."""
-    slots: int | None = None
-    """The best concurrency that the worker has found; None where it is fixed."""
+    best_concurrency: int | None = None
+    """Rollouts in flight with the highest throughput so far; None where their number is fixed."""
 
 
-class ShardRun:
-    """The part of a run that a worker has: pending rollouts by problem, and the completed ones.
+class WorkerRun:
+    """Stands in for `Run` on a worker: has the interface that the engine uses, and keeps rollouts in memory.
 
-    Shards that are in it at the same time have no problem in common.
+    It has several shards at a time, which have no problem in common.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -121,12 +125,13 @@ class ShardRun:
 
     @property
     def journal(self) -> Sink:
-        """Return itself: finished rollouts are appended to their shard's list."""
+        """Return itself, in place of a journal: finished rollouts are appended to their shard's list."""
         return self
 
-    def pending(self, problem: Problem, first: int | None = None) -> list[tuple[int, int]]:
+    def pending(self, problem: Problem, limit: int | None = None) -> list[tuple[int, int]]:
         """Return (sample_id, attempt) as `Run.pending` does; empty for a problem whose shard was released."""
-        return self._pending.get(problem.instance_id, [])[:first]
+        # Completed rollouts are not removed: generators ask for a problem before they make any of its rollouts.
+        return self._pending.get(problem.instance_id, [])[:limit]
 
     def append(self, rollout: CompletedRollout) -> None:
         """Append a rollout to its shard's list; drop it if the shard was released meanwhile."""
@@ -136,7 +141,7 @@ class ShardRun:
     def sync(self) -> None:
         """Do nothing: the process that has the run writes to disk."""
 
-    def take(self, shard: ProblemShard) -> list[CompletedRollout]:
+    def add(self, shard: ProblemShard) -> list[CompletedRollout]:
         """Add a shard; return the list to which its rollouts will be appended."""
         completed: list[CompletedRollout] = []
         # One list for all problems of the shard, in the order of completion: the engine's thread appends to it.
@@ -162,41 +167,54 @@ class ShardScheduler(ABC, Generic[ShardT]):
         self._progress = progress
         self._returned: deque[ShardT] = deque()
         self._pending: set[tuple[str, int]] = set()
-        """(instance_id, sample_id) of the rollouts in shards that workers have."""
+        """(instance_id, sample_id) of the rollouts that were cut into shards and are not journaled yet."""
         self.left = progress.left
-        """Number of rollouts that are in no shard yet."""
+        """Number of rollouts that no worker has."""
 
     @abstractmethod
     def cut_new(self, size: int) -> ShardT | None:
-        """Cut a shard of about `size` rollouts that were in none yet; None when there are no more."""
+        """Cut a shard of about `size` rollouts that were in none yet, without recording it; None at the end."""
 
-    def cut_first(self, problems: Iterable[Problem], rollouts: int) -> ShardT | None:
-        """Cut a shard of the first few rollouts of some problems, for a canary; None where all are journaled."""
+    def cut_canary(self, problems: Iterable[Problem], rollouts_per_problem: int) -> ShardT | None:
+        """Cut and record a shard of a few rollouts, which are made first to find a broken set-up early.
+
+        None where all of them are journaled. Only jobs with `tries_canary` need it.
+        """
         raise NotImplementedError
 
     def cut(self, size: int) -> ShardT | None:
         """Return the next shard of about `size` rollouts; None when nothing is left. Returned work goes first."""
-        return self.cut_returned() or self.send(self.cut_new(size))
+        return self.next_returned() or self._mark_sent(self.cut_new(size))
 
-    def cut_returned(self) -> ShardT | None:
-        """Return a shard of rollouts that a worker did not make; None when there is none."""
-        return self.send(self._returned.popleft()) if self._returned else None
+    def next_returned(self) -> ShardT | None:
+        """Return the next shard of rollouts that a worker did not make; None when there is none."""
+        while self._returned:
+            shard = self._returned.popleft()
+            self.left -= len(shard)
+            # Some may have been journaled since: a worker that was considered lost may answer after all.
+            if rest := self._without_journaled(shard):
+                return rest
+        return None
 
-    def send(self, shard: ShardT | None) -> ShardT | None:
-        """Record that a shard is sent to a worker."""
+    def _mark_sent(self, shard: ShardT | None) -> ShardT | None:
+        """Record a new shard as sent to a worker."""
         if shard is not None:
             self._pending.update(shard.pending)
             self.left -= len(shard)
         return shard
 
-    def take(self, shard: ShardT, rollouts: ShardRollouts) -> Tally:
+    def _without_journaled(self, shard: ShardT) -> ShardT | None:
+        return shard.without({key for key in shard.pending if key not in self._pending})
+
+    def journal_results(self, shard: ShardT, rollouts: ShardRollouts) -> Tally:
         """Journal the completed rollouts of a shard that are not journaled yet; queue the missing ones again."""
         tally = Tally()
-        self._progress.note_slots(rollouts.worker, rollouts.slots)
+        self._progress.note_slots(rollouts.worker, rollouts.best_concurrency)
         if rollouts.device is not None:
             self._run.note_device(rollouts.device, rollouts.worker)
         for rollout in rollouts.completed:
-            # A shard may come back twice, since a worker that was considered lost may still answer.
+            # A rollout leaves `_pending` when it is journaled and never enters it again: so it is journaled once, even
+            # if a shard comes back twice, or its rest is made by another worker at the same time.
             key = rollout.instance_id, rollout.sample_id
             if key not in self._pending:
                 continue
@@ -206,7 +224,9 @@ class ShardScheduler(ABC, Generic[ShardT]):
             tally.add(rollout.outcome)
         self._run.journal.sync()
         # A worker that was stopped, or that refused, did not make all: the rest goes to the next worker first.
-        if rest := shard.without({(rollout.instance_id, rollout.sample_id) for rollout in rollouts.completed}):
+        rest = self._without_journaled(shard)
+        # Of a shard that comes back twice the rest is queued already.
+        if rest := rest and rest.without({key for queued in self._returned for key in queued.pending}):
             self._returned.append(rest)
             self.left += len(rest)
         return tally
@@ -217,9 +237,10 @@ class ProblemScheduler(ShardScheduler[ProblemShard]):
 
     def __init__(self, run: Run, progress: Progress) -> None:
         super().__init__(run, progress)
-        self._problems = self._numbered(run.problems())
+        self._problems = self._pending_problems(run.problems())
 
-    def _numbered(self, problems: Iterable[Problem]) -> Iterator[tuple[int, ShardProblem]]:
+    def _pending_problems(self, problems: Iterable[Problem]) -> Iterator[tuple[int, ShardProblem]]:
+        """Yield each problem that has rollouts in no shard yet, with its index in the run."""
         for number, problem in enumerate(problems):
             pairs = self._run.pending(problem)
             # A worker may be making the canary's rollouts of this problem.
@@ -227,19 +248,20 @@ class ProblemScheduler(ShardScheduler[ProblemShard]):
                 yield number, ShardProblem(problem, pending)
 
     def cut_new(self, size: int) -> ProblemShard | None:
-        """Cut about `size` rollouts, never splitting a problem."""
+        """Cut about `size` rollouts, never splitting a problem; `cut` records the shard as sent."""
         first, problems, count = 0, list[ShardProblem](), 0
         # Whole problems, so that a prompt is rendered once, and found in the server's prefix cache by its rollouts.
         while count < size and (numbered := next(self._problems, None)):
             number, problem = numbered
-            # `problems` is still empty for the first one, whose number is the shard's.
-            first = first if problems else number
+            if not problems:
+                first = number
             problems.append(problem)
             count += len(problem.pending)
         return ProblemShard(first, problems) if problems else None
 
-    def cut_first(self, problems: Iterable[Problem], rollouts: int) -> ProblemShard | None:
-        """Cut a shard of the first few rollouts of some problems, for a canary; None where all are journaled."""
-        parts = [ShardProblem(problem, self._run.pending(problem, rollouts)) for problem in problems]
+    def cut_canary(self, problems: Iterable[Problem], rollouts_per_problem: int) -> ProblemShard | None:
+        """Cut and record a shard of the first few rollouts of some problems; None where all are journaled."""
+        parts = [ShardProblem(problem, self._run.pending(problem, rollouts_per_problem)) for problem in problems]
         pending = [part for part in parts if part.pending]
-        return self.send(ProblemShard(0, pending) if pending else None)
+        # The canary's problems are spread over the run: no index describes them, and 0 says "the first shard".
+        return self._mark_sent(ProblemShard(0, pending) if pending else None)

@@ -16,7 +16,7 @@ from rollmill.generation.concurrency import Concurrency
 from rollmill.generation.engine import CompletedRollout
 from rollmill.generation.progress import Progress
 from rollmill.generation.session import RolloutGenerator, RolloutSession
-from rollmill.generation.shard import ProblemShard, ShardRollouts, ShardRun
+from rollmill.generation.shard import ProblemShard, ShardRollouts, WorkerRun
 from rollmill.generation.tally import Tally
 
 IDLE_S = 60.0
@@ -37,7 +37,7 @@ class WorkerSpec(Protocol):
         ...
 
 
-Opening = Callable[[ShardRun, IsGivenUp], AbstractContextManager[RolloutSession[ShardRun]]]
+Opening = Callable[[WorkerRun, IsGivenUp], AbstractContextManager[RolloutSession[WorkerRun]]]
 """Opens a session for a part of a run, which may take minutes; when given up, raises `RunStoppedError` within seconds.
 
 Raises `ServingError` or `InputError` where this worker cannot serve or reach the model.
@@ -46,8 +46,8 @@ Raises `ServingError` or `InputError` where this worker cannot serve or reach th
 
 class _OpenSession(NamedTuple):
     spec: WorkerSpec
-    part: ShardRun
-    session: RolloutSession[ShardRun]
+    part: WorkerRun
+    session: RolloutSession[WorkerRun]
     stack: ExitStack
 
 
@@ -98,7 +98,7 @@ class SessionCache:
         ready_s: float | None = None
         try:
             with self._use(spec, opening, given_up, caller) as (current, ready_s):
-                completed = current.part.take(shard)
+                completed = current.part.add(shard)
                 try:
                     current.session.generate([part.problem for part in shard.problems], is_given_up=is_given_up)
                 finally:
@@ -110,7 +110,7 @@ class SessionCache:
             if not given_up():
                 raise
             return ShardRollouts(list(completed), worker(), ready_s, given_up=True)
-        return ShardRollouts(completed, worker(), ready_s, slots=current.session.found_slots)
+        return ShardRollouts(completed, worker(), ready_s, best_concurrency=current.session.found_slots)
 
     @contextmanager
     def _use(
@@ -160,7 +160,7 @@ class SessionCache:
             return self._current, None
         self._end()
         started = time.monotonic()
-        part = ShardRun(spec.directory)
+        part = WorkerRun(spec.directory)
         with ExitStack() as stack:
             session = stack.enter_context(opening(part, given_up))
             self._current = _OpenSession(spec, part, session, stack.pop_all())
@@ -208,8 +208,8 @@ def end_kept() -> None:
 
 @contextmanager
 def part_session(
-    part: ShardRun, maker: RolloutGenerator[ShardRun], *, slots: Concurrency, is_given_up: IsGivenUp
-) -> Iterator[RolloutSession[ShardRun]]:
+    part: WorkerRun, maker: RolloutGenerator[WorkerRun], *, slots: Concurrency, is_given_up: IsGivenUp
+) -> Iterator[RolloutSession[WorkerRun]]:
     """Open a session for a part of a run. Raises `RunStoppedError` where it is not needed any more.
 
     Args:

@@ -15,7 +15,7 @@ def test_all_rollouts_of_a_problem_go_to_one_server(tmp_path):
     with opened(tmp_path, rows=60, num_rollout=16) as run, ExitStack() as stack:
         servers = [stack.enter_context(ScriptedServer(script)) for _ in range(SERVERS)]
         with session(run, *(server.base_url for server in servers), slots=48) as maker:
-            maker.generate(list(run.problems())[:8], first=2)  # as a canary does
+            maker.generate(list(run.problems())[:8], limit=2)  # as a canary does
             maker.generate(list(run.problems()))
         assert run.missing() == 0
     prompts = sum((server.prompts for server in servers), Counter())

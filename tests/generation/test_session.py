@@ -29,7 +29,7 @@ def test_continuing_generates_only_missing_rollouts(tmp_path):
     with opened(tmp_path, rows=3, num_rollout=3) as run, ScriptedServer(Script()) as server:
         problems = list(run.problems())
         with session(run, server.base_url) as maker:
-            assert maker.generate(problems, first=2).done == 6
+            assert maker.generate(problems, limit=2).done == 6
             assert maker.generate(problems).done == 3
             assert maker.generate(problems).done == 0
             assert maker.generate([]).done == 0

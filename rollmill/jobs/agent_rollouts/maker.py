@@ -111,14 +111,14 @@ class AgentRolloutsMaker:
         finally:
             await asyncio.to_thread(self._threads.shutdown)
 
-    def work(self, run: PendingRollouts, problems: list[Problem], *, first: int | None = None) -> Iterator[AgentWork]:
-        """Yield the pending attempts at some problems; with `first`, only of their first so many samples."""
-        groups = ((problem.instance_id, self._of_problem(problem, run, first)) for problem in problems)
+    def work(self, run: PendingRollouts, problems: list[Problem], *, limit: int | None = None) -> Iterator[AgentWork]:
+        """Yield the pending attempts at some problems; with `limit`, only of their first `limit` samples."""
+        groups = ((problem.instance_id, self._of_problem(problem, run, limit)) for problem in problems)
         return self._client.endpoints.in_turns(groups)
 
     @staticmethod
-    def _of_problem(problem: Problem, run: PendingRollouts, first: int | None) -> Iterator[AgentWork]:
-        pending = run.pending(problem, first)
+    def _of_problem(problem: Problem, run: PendingRollouts, limit: int | None) -> Iterator[AgentWork]:
+        pending = run.pending(problem, limit)
         if pending:
             graded = graded_problem(problem)
             for sample_id, attempt in pending:

@@ -95,17 +95,17 @@ class EpisodesMaker:
         finally:
             await asyncio.to_thread(self._threads.shutdown)
 
-    def work(self, run: PendingRollouts, problems: list[Problem], *, first: int | None = None) -> Iterator[EpisodeWork]:
-        """Yield the pending episodes of some problems; with `first`, only of their first so many samples."""
-        groups = ((problem.instance_id, self._of_problem(problem, run, first)) for problem in problems)
+    def work(self, run: PendingRollouts, problems: list[Problem], *, limit: int | None = None) -> Iterator[EpisodeWork]:
+        """Yield the pending episodes of some problems; with `limit`, only of their first `limit` samples."""
+        groups = ((problem.instance_id, self._of_problem(problem, run, limit)) for problem in problems)
         if not self._clients:
             return chain.from_iterable(work for _, work in groups)
         # With several policies, work is balanced over the servers of the first.
         return self._clients[0].endpoints.in_turns(groups)
 
     @staticmethod
-    def _of_problem(problem: Problem, run: PendingRollouts, first: int | None) -> Iterator[EpisodeWork]:
-        for sample_id, attempt in run.pending(problem, first):
+    def _of_problem(problem: Problem, run: PendingRollouts, limit: int | None) -> Iterator[EpisodeWork]:
+        for sample_id, attempt in run.pending(problem, limit):
             yield EpisodeWork(problem, sample_id, attempt)
 
     @property

@@ -58,7 +58,7 @@ def draw(requested: OptimalSampling, most: int | None = None):
             samples = sample(requested, shard)
             if most is not None:
                 samples = samples._replace(completed=samples.completed[: most - progress.tally.done])
-            scheduler.take(shard, samples)
+            scheduler.journal_results(shard, samples)
             if progress.tally.done == most:
                 return None
         return job.report(run, progress)
