@@ -10,7 +10,7 @@ from rollmill.config.file_parameters import STORE_BLOCK
 from rollmill.config.names import NewPath
 from rollmill.config.parameter import Parameters, parameter
 from rollmill.generation.concurrency import AS_FOUND, Concurrency
-from rollmill.generation.sampling import OPTIONS, ChatTemplateArguments, ExtraBody, Sampling, Stops, TopK
+from rollmill.generation.sampling import OPTIONAL_FIELDS, ChatTemplateArguments, ExtraBody, Sampling, Stops, TopK
 from rollmill.inference.generation_config import recommended_sampling
 from rollmill.inference.parameters import ServerParameters
 
@@ -92,21 +92,21 @@ class SamplingParameters(SamplingOptions):
     @property
     def sampling_of_flags(self) -> Sampling:
         """Return the sampling by these parameters alone."""
-        names = ("temperature", "top_p", "max_tokens", "seed", *OPTIONS)
+        names = ("temperature", "top_p", "max_tokens", "seed", *OPTIONAL_FIELDS)
         return Sampling.model_validate({name: getattr(self, name) for name in names})
 
-    def sampling_of(self, model: str, *, overridden: frozenset[str] = frozenset()) -> Sampling:
+    def sampling_of(self, model: str, *, set_by_user: frozenset[str] = frozenset()) -> Sampling:
         """Return the sampling of a model: with `--sampling model` including what its generation_config.json recommends.
 
         Raises `InputError` where the model has no such file.
 
         Args:
             model: Directory or hub id.
-            overridden: Names of further parameters that are set for this model, and so are not replaced.
+            set_by_user: Names of further parameters that are set for this model, and so are not replaced.
         """
         if self.sampling == "flags":
             return self.sampling_of_flags
-        return self.sampling_of_flags.with_recommended(recommended_sampling(model), self.set_names | overridden)
+        return self.sampling_of_flags.with_recommended(recommended_sampling(model), self.set_names | set_by_user)
 
 
 class ContextParameters(Parameters):

@@ -84,7 +84,7 @@ class Run:
         return read_problems(self.directory / PROBLEMS)
 
     def pending(self, problem: Problem, limit: int | None = None) -> list[tuple[int, int]]:
-        """Return (sample_id, attempt) of a problem's rollouts, or of its first `limit` ones, that are still to be made."""
+        """Return (sample_id, attempt) of a problem's rollouts, or its first `limit` ones, that are still to be made."""
         pending = []
         for sample_id in range(self._rollouts_of(problem))[:limit]:
             attempt = self.journal.attempt_for(

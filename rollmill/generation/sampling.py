@@ -10,8 +10,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from rollmill.config.parameter import JsonObject
 from rollmill.errors import InputError
 
-_MOST_STOPS = 64
-_FLAGS = frozenset(
+_MAX_STOPS = 64
+"""More are taken for a mistake, such as the characters of one text."""
+_FIELDS_WITH_FLAG = frozenset(
     [
         "temperature",
         "top_p",
@@ -55,8 +56,8 @@ NOT_FOR_TEMPLATES = frozenset(
         *("return_tensors", "return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs", "kwargs"),
     ]
 )
-"""Parameters of transformers' `apply_chat_template` itself, and those that servers pass to it, which are not arguments
-of the template. `documents` is not among them: it is passed on to the template."""
+"""Names that `chat_template_kwargs` must not have: parameters of transformers' `apply_chat_template`, and variables
+that the server itself sets (`messages`, `tools`). `documents` is allowed: it is passed on to the template."""
 
 
 def _is_unset(value: object) -> bool:
@@ -64,14 +65,15 @@ def _is_unset(value: object) -> bool:
 
 
 def _check_top_k(value: int) -> int:
+    # vLLM takes 0 as "all", too, other servers refuse it: -1 means the same everywhere.
     if value != -1 and value < 1:
         raise ValueError("must be -1, for all tokens, or at least 1")
     return value
 
 
 def _check_stops(texts: tuple[str, ...]) -> tuple[str, ...]:
-    if len(texts) > _MOST_STOPS:
-        raise ValueError(f"{len(texts)} texts are too many: give at most {_MOST_STOPS}")
+    if len(texts) > _MAX_STOPS:
+        raise ValueError(f"{len(texts)} texts are too many: give at most {_MAX_STOPS}")
     if not all(texts):
         raise ValueError("an empty text would end every completion before it begins: leave it out")
     return texts
@@ -81,7 +83,7 @@ def _check_extra_body(fields: dict[str, Any]) -> dict[str, Any]:
     for name in fields:
         if name in _CHANGE_THE_PROMPT:
             raise ValueError(f"{name} would make another prompt than the rows record: leave it out")
-        if name in _FLAGS:
+        if name in _FIELDS_WITH_FLAG:
             raise ValueError(f"{name} has a flag of its own: give --{name}")
         if name in _FIXED_BY_JOB:
             raise ValueError(f"{name} is decided by the job itself: leave it out")
@@ -104,10 +106,12 @@ ChatTemplateArguments = Annotated[JsonObject, AfterValidator(_check_template_arg
 class Sampling(BaseModel):
     """Sampling parameters of a model; part of a run's identity.
 
-    Parameters that are not set are in neither the identity nor the requests: the server's defaults apply. vLLM's come
-    from the model's `generation_config.json`, unless it is started with `--generation-config vllm`.
+    `temperature`, `top_p`, `max_tokens` and the seed are always sent. Other parameters, if they are not set, are in
+    neither the identity nor the requests: the server's defaults apply. vLLM's come from the model's
+    `generation_config.json`, unless it is started with `--generation-config vllm`.
     """
 
+    # Every command line imports this model: its validator is built when it is first used.
     model_config = ConfigDict(frozen=True, defer_build=True)
 
     temperature: float = Field(default=1.0, ge=0, allow_inf_nan=False)
@@ -131,12 +135,13 @@ class Sampling(BaseModel):
         """Return the sampling fields of a chat request, without the seed, which differs in each request."""
         return self.model_dump(exclude={"seed", "extra_body"}) | self.extra_body
 
-    def with_recommended(self, recommended: Mapping[str, float], overridden: Iterable[str]) -> Sampling:
-        """Return the sampling with a model's recommended values, except for the parameters in `overridden`.
+    def with_recommended(self, recommended: Mapping[str, float], set_by_user: Iterable[str]) -> Sampling:
+        """Return the sampling with a model's recommended values, except for the parameters that the user has set.
 
+        The server cannot do this: `temperature` and `top_p` are always sent, so its own defaults never apply to them.
         Raises `InputError` for a value that requests cannot have.
         """
-        names = frozenset(overridden)
+        names = frozenset(set_by_user)
         replaced = {name: value for name, value in recommended.items() if name not in names}
         try:
             return type(self).model_validate({**self.model_dump(), **replaced})
@@ -148,12 +153,13 @@ class Sampling(BaseModel):
             ) from None
 
 
-OPTIONS = tuple(name for name in Sampling.model_fields if name not in ("temperature", "top_p", "max_tokens", "seed"))
+_ALWAYS_SENT = ("temperature", "top_p", "max_tokens", "seed")
+OPTIONAL_FIELDS = tuple(name for name in Sampling.model_fields if name not in _ALWAYS_SENT)
 """The sampling parameters that may stay unset."""
 
 
 def stop_texts(body: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the stop strings of a request."""
+    """Return the stop strings of a request, which may be of any client: what is not a string is ignored."""
     stop = body.get("stop")
     if isinstance(stop, str):
         return (stop,)
@@ -164,11 +170,13 @@ def request_context(body: Mapping[str, Any]) -> dict[str, Any]:
     """Return the inputs of a request's chat template besides the messages, as a rollout's row records them.
 
     These are `tools` and `chat_template_kwargs`, each left out where it is empty. `reasoning_effort` becomes a template
-    argument, as in vLLM and SGLang; vLLM also derives `enable_thinking` from it.
+    argument, as in vLLM and SGLang. vLLM also derives `enable_thinking` from it, which is recorded whatever the server:
+    templates without that argument ignore it.
     """
     arguments = dict(body.get("chat_template_kwargs") or {})
     effort = body.get("reasoning_effort")
     if effort is not None:
+        # An explicit `enable_thinking` wins over the derived one, the request's own effort over the argument.
         arguments = {"enable_thinking": effort != "none", **arguments, "reasoning_effort": effort}
     fields = {"tools": body.get("tools"), "chat_template_kwargs": arguments}
     return {name: value for name, value in fields.items() if value}

@@ -47,7 +47,7 @@ class PendingRollouts(Protocol):
         ...
 
     def pending(self, problem: Problem, limit: int | None = None) -> list[tuple[int, int]]:
-        """Return (sample_id, attempt) of a problem's rollouts, or of its first `limit` ones, that are still to be made."""
+        """Return (sample_id, attempt) of a problem's rollouts, or its first `limit` ones, that are still to be made."""
         ...
 
 

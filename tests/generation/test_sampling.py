@@ -3,7 +3,7 @@ from pydantic import ValidationError
 
 from rollmill.errors import InputError
 from rollmill.generation.parameters import SamplingParameters
-from rollmill.generation.sampling import OPTIONS, Sampling, request_context
+from rollmill.generation.sampling import OPTIONAL_FIELDS, Sampling, request_context
 
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
 ALL = {
@@ -26,7 +26,7 @@ def test_what_is_unset_is_in_neither_identity_nor_request():
 
 def test_what_is_set_is_in_both():
     sampling = SamplingParameters(**ALL).sampling_of_flags
-    assert set(ALL) == set(OPTIONS)
+    assert set(ALL) == set(OPTIONAL_FIELDS)
     dumped = sampling.model_dump(mode="json")
     assert {name: dumped[name] for name in ALL} == ALL
     body = ALL | ALL["extra_body"]

@@ -4,7 +4,7 @@ import orjson
 import pytest
 
 from rollmill.errors import InputError
-from rollmill.generation.sampling import OPTIONS
+from rollmill.generation.sampling import OPTIONAL_FIELDS
 from rollmill.jobs.agent_rollouts.job import AgentRolloutsJob
 from rollmill.jobs.agent_rollouts.parameters import AgentRollouts
 from rollmill.jobs.episodes.config_file import merge_overlay, read_overlay
@@ -63,7 +63,7 @@ MODELS = [reject_sampling, agent_rollouts, episodes, training, loop]
 
 @pytest.mark.parametrize("sampling_of", MODELS)
 def test_flags_are_sent_in_requests(sampling_of):
-    assert set(SAMPLING_FLAGS) == set(OPTIONS)
+    assert set(SAMPLING_FLAGS) == set(OPTIONAL_FIELDS)
     fields = orjson.loads(orjson.dumps(sampling_of(**SAMPLING_FLAGS).request_fields()))
     expected = {name: value for name, value in SAMPLING_FLAGS.items() if name != "extra_body"} | {"min_tokens": 8}
     assert {name: fields.get(name) for name in expected} == expected
@@ -140,7 +140,7 @@ def test_objects_in_a_file_of_settings():
     assert second.sampling.extra_body == {"min_tokens": 1}
 
 
-@pytest.mark.parametrize("name", sorted({*OPTIONS, "sampling"} - {"top_k"}))
+@pytest.mark.parametrize("name", sorted({*OPTIONAL_FIELDS, "sampling"} - {"top_k"}))
 def test_q_star_refuses_by_name(name):
     with pytest.raises(ValueError, match=f"--{name}: q\\* is drawn token by token"):
         OptimalSampling(model_theta="a", dataset="d", output="o.jsonl", **{name: SAMPLING_FLAGS.get(name, "model")})

@@ -66,7 +66,7 @@ class AgentRolloutsJob(GenerationJob[AgentOutcome]):
         # Parameters that the agent's configuration sets win over the model's recommendation. Not these three: flags
         # always have a value for them, which wins over the configuration.
         set_by_agent = frozenset(settings.request) - {"temperature", "top_p", "max_tokens"}
-        sampling = parameters.sampling_of(parameters.model_path, overridden=set_by_agent)
+        sampling = parameters.sampling_of(parameters.model_path, set_by_user=set_by_agent)
         settings = settings.with_overrides(
             sampling.request_fields(),
             step_limit=parameters.step_limit,

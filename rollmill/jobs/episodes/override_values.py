@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from rollmill.config.names import LONGEST_NAME
-from rollmill.generation.sampling import OPTIONS, Sampling
+from rollmill.generation.sampling import OPTIONAL_FIELDS, Sampling
 from rollmill.inference.parameters import check_urls
 from rollmill.terminal.escapes import hidden_sign, visible_line
 
@@ -20,7 +20,7 @@ DEMONSTRATIONS = ("oracle", "random")
 """Policies without a model: the agents' own methods of these names."""
 _NAME = re.compile(r"[\w.\-]+(/[\w.\-]+)*")
 _KEY = re.compile(r"\w+")
-POLICY_KEYS = ("adapter", "base_url", "temperature", "top_p", "max_tokens", *OPTIONS)
+POLICY_KEYS = ("adapter", "base_url", "temperature", "top_p", "max_tokens", *OPTIONAL_FIELDS)
 """Keys of the options that a policy's flag may have behind its model."""
 
 
