@@ -30,13 +30,13 @@ from rich.console import Console
 from rollmill.generation.outcome import JobOutcome
 from rollmill.terminal.escapes import visible, visible_line
 from rollmill.terminal.markdown import fenced
-from rollmill.terminal.progress_bar import Watched, progress_bar
+from rollmill.terminal.progress_bar import SnapshotSource, progress_bar
 
 _EVERY_S = 5.0
 
 
 @contextmanager
-def track_progress(progress: Watched, title: str) -> Iterator[None]:
+def track_progress(progress: SnapshotSource, title: str) -> Iterator[None]:
     """Show progress in the terminal and in a progress artifact while the block runs."""
     ended = threading.Event()
     artifact = cast(UUID, create_progress_artifact(_share(progress), description=_described(progress, title)))
@@ -84,21 +84,21 @@ def _log_console() -> Console | None:
     return next((handler.console for handler in handlers if isinstance(handler, PrefectConsoleHandler)), None)
 
 
-def _update(artifact: UUID, progress: Watched, title: str) -> None:
+def _update(artifact: UUID, progress: SnapshotSource, title: str) -> None:
     try:
         update_progress_artifact(artifact, _share(progress), description=_described(progress, title))
     except (PrefectException, HTTPError) as error:  # a busy server must not cost a rollout
         get_run_logger().warning("the progress artifact was not updated: %s", error)
 
 
-def _share(progress: Watched) -> float:
+def _share(progress: SnapshotSource) -> float:
     snapshot = progress.snapshot()
     if snapshot.total is None:
         return 0.0
     return 100.0 * snapshot.done / snapshot.total if snapshot.total else 100.0
 
 
-def _described(progress: Watched, title: str) -> str:
+def _described(progress: SnapshotSource, title: str) -> str:
     return f"{visible_line(title)}: {progress.snapshot().describe()}"
 
 

@@ -98,7 +98,8 @@ def _holder(descriptor: int, lock_record: Path) -> str:
 def _locking_process(descriptor: int) -> int | None:
     """Return the number of the process on this machine that has locked an open file; None where it is not known.
 
-    It is not known of a process on another machine, or without /proc/locks. Reads Linux's /proc/locks: `1: FLOCK  ADVISORY  WRITE 4711 fe:00:2147715 0 EOF`; device numbers in hexadecimal.
+    It is not known of a process on another machine, or without /proc/locks. That file of Linux has lines such as
+    `1: FLOCK  ADVISORY  WRITE 4711 fe:00:2147715 0 EOF`, with device numbers in hexadecimal.
     """
     state = os.fstat(descriptor)
     device_and_inode = f"{os.major(state.st_dev):02x}:{os.minor(state.st_dev):02x}:{state.st_ino}"

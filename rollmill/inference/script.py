@@ -1,4 +1,7 @@
-"""The script of a scripted server: its responses, latencies and faults."""
+"""Configuration of the scripted server, a fake OpenAI-compatible server for tests and benchmarks.
+
+It sets the server's responses, latencies and faults.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ class ScriptedAnswer(BaseModel):
     reasoning: str | None = None
     """Reasoning content, as from vLLM's reasoning parsers."""
     reasoning_keys: list[str] = ["reasoning", "reasoning_content"]
-    """The message's keys for it."""
+    """The reasoning is sent under each of these keys of the message, as different servers name it."""
     tool_calls: list[Any] = []
     """In the message's format."""
     finish_reason: str = "stop"
@@ -32,32 +35,33 @@ class Conversation(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     when: str = ""
-    """The conversation applies to requests in which some message contains this text."""
+    """The conversation applies to requests in which some message contains this text; empty for all with messages."""
     answers: list[str | ScriptedAnswer]
     """Indexed by the number of assistant messages in the request; the last one is repeated. `{digit}` and `{seed}` are
     replaced as in `Script.completion`."""
 
 
 class Script(BaseModel):
-    """The behaviour of the server."""
+    """The configuration of one server; also the JSON that `--script` of `rollmill.inference.scripted` takes."""
 
     model_config = ConfigDict(extra="forbid")
 
     model: str = "scripted"
     owned_by: str = "sglang"
-    """Owner of the model in `/v1/models`: with `sglang` or `vllm`, clients assume that it accepts all fields."""
+    """Owner of the model in `/v1/models`: with `sglang` or `vllm`, rollmill's client also sends the fields
+    that go beyond OpenAI's."""
     latency_s: float = 0.0
     tail: float | None = None
     """Exponent of a Pareto distribution of latencies with minimum `latency_s`; None for a constant latency."""
     longest_s: float = 60.0
     """Upper bound of latencies with a tail."""
     limit: int | None = None
-    """Concurrent requests that the server can process; with more it thrashes: each takes longer the more there are."""
+    """Concurrent requests that the server can process at full speed; None for any number."""
     thrash: float = 2.0
-    """Exponent of the slowdown beyond the limit, over the ratio of concurrent requests to the limit: with 1 throughput
-    stays constant, with more it falls."""
+    """Beyond the limit, a request takes (concurrent / limit) ** thrash times as long: with 1 throughput stays constant,
+    with more it falls."""
     completion: str = "It is <answer>{digit}</answer>."
-    """`{digit}`: the seed's last decimal; `{seed}`: the seed."""
+    """`{digit}`: the seed's last decimal digit; `{seed}`: the seed."""
     completion_bytes: int = 0
     """Completions are padded to this length."""
     finish_reason: str = "stop"
@@ -66,24 +70,31 @@ class Script(BaseModel):
     conversations: list[Conversation] = []
     """The first one that applies to a request answers it, in place of `completion`."""
     context_tokens: int | None = None
-    """Longer requests are refused with vLLM's message; a token is four bytes of the request's JSON."""
+    """Longer requests are refused with vLLM's message; for this check, a token is four bytes of the request's JSON."""
     faults: list[str] = []
-    """Faults of the first requests, one each: `reset`, `hang`, `garbage`, `empty`, `close`, or a status such as `429`,
-    `500`, `400`. Later requests are answered."""
+    """Faults of the first requests, one each; later requests are answered. A fault is a status such as `429`, or:
+
+    - `close`: the connection is closed without a response
+    - `reset`: the connection is reset within the response
+    - `hang`: no response, and the connection stays open
+    - `garbage`: status 200 with incomplete JSON
+    - `empty`: status 200 without choices
+    """
     always: str | None = None
-    """A fault of every later request."""
+    """The fault of every request after those of `faults`; None for answers."""
     failing_s: float = 0.0
     """Seconds after the start in which every request is answered with 500."""
     retry_after: str | None = None
     """`Retry-After` header of 429 and 503."""
     die_after: int | None = None
-    """The process kills itself with SIGKILL at this request."""
+    """Number of the request, counted from 1, at which the process kills itself with SIGKILL."""
     start_s: float = 0.0
     """Seconds before the server listens."""
     start_error: str | None = None
     """Message with which the process exits with code 1 instead of listening."""
     children: bool = False
-    """Whether to start two processes, as vLLM starts its engine: one in the process group, one in its own session."""
+    """Whether to start two processes, one in the process group and one in its own session, to test that both are ended
+    with the server, as vLLM's engine processes must be."""
 
     def latency(self, seed: int, in_flight: int = 1) -> float:
         """Return the seconds that the request with this seed takes, with `in_flight` concurrent requests."""
@@ -119,28 +130,32 @@ def _fill_in(text: str | None, seed: int) -> str | None:
     return text and text.replace("{digit}", str(seed % 10)).replace("{seed}", str(seed))
 
 
-def rendered(messages: list[dict[str, Any]]) -> bytes:
+def render_prompt(messages: list[dict[str, Any]]) -> bytes:
     """Render a prompt with the scripted model's chat template; its tokens are the bytes.
 
-    A longer conversation's prompt begins with the shorter one's and the completion, as `written` returns it.
+    The prompt of a continued conversation starts with the previous prompt and the previous completion, as
+    `encode_message` returns it: a server's prefix cache would have both.
     """
-    return b"".join(b"<%s>%s" % (str(each.get("role")).encode(), written(each)) for each in messages) + b"<assistant>"
+    return (
+        b"".join(b"<%s>%s" % (str(each.get("role")).encode(), encode_message(each)) for each in messages)
+        + b"<assistant>"
+    )
 
 
-def written(message: dict[str, Any], *, ended: bool = True) -> bytes:
+def encode_message(message: dict[str, Any], *, ended: bool = True) -> bytes:
     """Return the scripted model's tokens for a message, with the end token unless `ended` is False."""
     reasoning = message.get("reasoning_content") or message.get("reasoning")
     content = message.get("content") or ""
     parts = [
         b"<think>%s</think>" % str(reasoning).encode() if reasoning else b"",
         content.encode() if isinstance(content, str) else orjson.dumps(content),
-        *(_written_call(call) for call in message.get("tool_calls") or ()),
+        *(_encode_call(call) for call in message.get("tool_calls") or ()),
         b"</>" if ended else b"",
     ]
     return b"".join(parts)
 
 
-def _written_call(call: Any) -> bytes:
+def _encode_call(call: Any) -> bytes:
     function = call.get("function") if isinstance(call, dict) else call
     return b"<call>%s" % orjson.dumps(function, option=orjson.OPT_SORT_KEYS)
 

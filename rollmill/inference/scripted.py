@@ -21,7 +21,14 @@ from typing import Any, Self
 
 import orjson
 
-from rollmill.inference.script import Conversation, Script, ScriptedAnswer, rendered, scripted_logprob, written
+from rollmill.inference.script import (
+    Conversation,
+    Script,
+    ScriptedAnswer,
+    encode_message,
+    render_prompt,
+    scripted_logprob,
+)
 
 __all__ = ["Conversation", "Script", "ScriptedAnswer", "ScriptedServer", "main", "start_children"]
 
@@ -202,10 +209,10 @@ class ScriptedServer:
             },
         }
         if request.get("return_token_ids"):
-            answer["prompt_token_ids"] = list(rendered(request.get("messages") or []))
+            answer["prompt_token_ids"] = list(render_prompt(request.get("messages") or []))
             stop_text = scripted.stop_reason if isinstance(scripted.stop_reason, str) else ""
             ended = scripted.finish_reason != "length" and not stop_text
-            ids = list(written(message, ended=ended) + stop_text.encode())
+            ids = list(encode_message(message, ended=ended) + stop_text.encode())
             choice["token_ids"] = ids
             if request.get("logprobs"):
                 choice["logprobs"] = {"content": [{"token": "", "logprob": scripted_logprob(id_)} for id_ in ids]}

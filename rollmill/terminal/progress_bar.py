@@ -1,4 +1,4 @@
-"""A progress bar for the terminal, of anything with snapshots."""
+"""A progress bar for the terminal, for any object with a `snapshot()` method."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from rich.console import Console
 
-_PLAIN_EVERY_S = 30.0
+_LINE_INTERVAL_S = 30.0
 
 
 class Snapshot(Protocol):
@@ -29,7 +29,7 @@ class Snapshot(Protocol):
         """Return the details in one line."""
 
 
-class Watched(Protocol):
+class SnapshotSource(Protocol):
     """A source of snapshots; thread-safe."""
 
     def snapshot(self) -> Snapshot:
@@ -37,8 +37,8 @@ class Watched(Protocol):
 
 
 @contextmanager
-def progress_bar(progress: Watched, title: str, *, console: Console | None = None) -> Iterator[None]:
-    """Show progress on stderr during the block: a bar on a terminal, otherwise a line every 30 s.
+def progress_bar(progress: SnapshotSource, title: str, *, console: Console | None = None) -> Iterator[None]:
+    """Show progress on stderr during the block: a bar on a terminal, otherwise a line every 30 s and at the end.
 
     `console` is the one that log lines are printed to, so that they appear above the bar.
     """
@@ -56,7 +56,7 @@ def progress_bar(progress: Watched, title: str, *, console: Console | None = Non
         thread.join()
 
 
-def _show_bar(progress: Watched, title: str, ended: threading.Event, console: Console | None) -> None:
+def _show_bar(progress: SnapshotSource, title: str, ended: threading.Event, console: Console | None) -> None:
     """Draw a progress bar until the event is set.
 
     Args:
@@ -85,7 +85,7 @@ def _show_bar(progress: Watched, title: str, ended: threading.Event, console: Co
                 return
 
 
-def _show_lines(progress: Watched, title: str, ended: threading.Event) -> None:
-    while not ended.wait(_PLAIN_EVERY_S):
+def _show_lines(progress: SnapshotSource, title: str, ended: threading.Event) -> None:
+    while not ended.wait(_LINE_INTERVAL_S):
         sys.stderr.write(f"{title}: {progress.snapshot().describe()}\n")
     sys.stderr.write(f"{title}: {progress.snapshot().describe()}\n")

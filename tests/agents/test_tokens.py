@@ -2,7 +2,7 @@
 
 from rollmill.exports.token_sequences import IGNORED, join_calls
 from rollmill.inference.sampled_tokens import TokenSource
-from rollmill.inference.script import rendered
+from rollmill.inference.script import render_prompt
 from rollmill.inference.scripted import Conversation, Script, ScriptedAnswer, ScriptedServer
 from tests.agents.scripted_agents import SUBMIT, ShellSandbox, call, play_on, tool_settings
 
@@ -20,7 +20,7 @@ def test_each_answer_has_the_tokens_of_its_request(tmp_path):
     run, bodies = played(tmp_path, token_source=SOURCE)
     assert sum(message["role"] == "assistant" for message in run.messages) == len(run.tokens) == 3
     for body, tokens in zip(bodies, run.tokens, strict=True):
-        assert bytes(list(tokens.prompt)) == rendered(body["messages"])
+        assert bytes(list(tokens.prompt)) == render_prompt(body["messages"])
 
 
 def test_append_only_conversation_is_one_training_sequence(tmp_path):

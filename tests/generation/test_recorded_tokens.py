@@ -3,7 +3,7 @@
 from rollmill.exports.token_sequences import IGNORED, join_calls
 from rollmill.generation.token_file import TokenReader
 from rollmill.inference.sampled_tokens import TokenSource
-from rollmill.inference.script import rendered, written
+from rollmill.inference.script import encode_message, render_prompt
 from rollmill.inference.scripted import Conversation, Script, ScriptedAnswer, ScriptedServer
 from tests.generation.run_factory import opened
 from tests.generation.test_chat import make
@@ -29,8 +29,8 @@ def test_what_is_learnt_is_what_was_sampled(tmp_path):
     rollout, tokens, server = recorded(tmp_path, answer)
     (sequence,) = join_calls(tokens.calls)
     trained = bytes(label for label in sequence.labels if label != IGNORED)
-    assert bytes(sequence.input_ids) == rendered(server.bodies[0]["messages"]) + trained
-    assert trained == written({"content": rollout.completion, "reasoning_content": rollout.reasoning_content})
+    assert bytes(sequence.input_ids) == render_prompt(server.bodies[0]["messages"]) + trained
+    assert trained == encode_message({"content": rollout.completion, "reasoning_content": rollout.reasoning_content})
     assert tokens.calls[0].source == SOURCE
 
 

@@ -101,7 +101,7 @@ def test_a_part_sorts_what_is_made_by_shard(tmp_path):
     first, second = part.add(item), part.add(other)
     for row in (completed_rollout("p2", 0), completed_rollout("p1", 0)):
         part.append(row)
-    part.release(shard)
+    part.release(item)
     part.append(completed_rollout("p0", 0))  # nobody's any more
     assert [[row.instance_id for row in rows] for rows in (first, second)] == [["p1"], ["p2"]]
     assert part.pending(other.problems[0].problem, 0) == []

@@ -16,7 +16,7 @@ from rollmill.generation.engine import CompletedRollout
 from rollmill.generation.sampling import Sampling
 from rollmill.generation.tally import RolloutOutcome
 from rollmill.inference.sampled_tokens import TokenSource, known_tokens
-from rollmill.inference.script import rendered
+from rollmill.inference.script import render_prompt
 from rollmill.inference.scripted import Conversation, Script, ScriptedAnswer, ScriptedServer
 from rollmill.jobs.optimal_sampling.outcome import sample_row
 from rollmill.jobs.training.masks import Masks
@@ -152,7 +152,7 @@ def test_rejection_sampling_with_its_tokens(tmp_path, answer):
         (built,) = make(run, server.base_url, sampling=SAMPLING, token_source=SOURCE)
         run.journal.append(built)
     runs, prepared = trained_runs(tmp_path, export(tmp_path, run, keep_truncated=True), BYTES)
-    prompt, ids = rendered(server.bodies[0]["messages"]), built.tokens[0].ids
+    prompt, ids = render_prompt(server.bodies[0]["messages"]), built.tokens[0].ids
     assert (as_bytes(runs), prepared.recorded_rows) == ([(prompt, bytes(list(ids)))], 1)
 
 
@@ -227,7 +227,7 @@ def test_agents_with_their_tokens(tmp_path, settings):
     learnt_turns = [0, 1, 3, 4]  # by its ids a call that is no JSON is known, too
     assert prepared.recorded_rows == 1
     assert as_bytes(runs) == [
-        (rendered(bodies[at]["messages"]), bytes(list(played.tokens[at].ids))) for at in learnt_turns
+        (render_prompt(bodies[at]["messages"]), bytes(list(played.tokens[at].ids))) for at in learnt_turns
     ]
 
 

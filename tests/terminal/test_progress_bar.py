@@ -25,7 +25,7 @@ class Counted:
 
 
 def test_lines_where_there_is_no_terminal(monkeypatch, capsys):
-    monkeypatch.setattr(progress_bar_module, "_PLAIN_EVERY_S", 0.05)
+    monkeypatch.setattr(progress_bar_module, "_LINE_INTERVAL_S", 0.05)
     progress = Counted(4)
     with progress_bar(progress, "run m"):
         time.sleep(0.18)

@@ -1,4 +1,8 @@
-"""Runs one episode: agents act in turn until the environment is done."""
+"""Runs one episode: agents act in turn until the environment is done.
+
+In a turn of the episode (`turn_idx`, `max_turns`) every agent of the environment's order acts once; an `EpisodeTurn` of
+the record is one agent's part of it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ from rollmill.errors import RollmillError
 from rollmill.generation.identity import rollout_seed
 from rollmill.inference.client import RequestFailedError
 from rollmill.inference.sampled_tokens import NO_TOKENS, SampledTokens
-from rollmill.jobs.episodes.pictures import PictureFolder
+from rollmill.jobs.episodes.images import ImageFolder
 from rollmill.jobs.episodes.policies import Policy, PolicyAnswer
 from rollmill.jobs.episodes.record import EpisodeTurn
 from rollmill.records import Failure, Message, Usage
@@ -31,33 +35,37 @@ RAISED = "environment_raised"
 """The error type of an episode that ended with an exception of the environment's own code."""
 
 InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
-"""Runs a blocking function, such as any of an environment, in a thread."""
+"""Runs blocking code, such as an environment's, in a thread."""
 
 
-class Cast(NamedTuple):
-    """The policies of an episode's agents, and the settings of their prompts."""
+class EpisodePolicies(NamedTuple):
+    """The policies of an episode's agents, and the settings that all of them share."""
 
     policies: Mapping[str, Policy]
     """The policy of each agent, by the agent's name."""
     max_turns: int
-    pictures: PictureFolder
+    """Turns of the episode after which it ends in any case."""
+    images: ImageFolder
+    """Stores the images that prompts show."""
     drop_reasoning: bool = False
-    """Leave an agent's earlier thoughts out of its prompts."""
+    """Leave the reasoning of an agent's earlier answers out of its prompts."""
 
-    def in_episode(self, group: str, stack: ExitStack) -> Cast:
-        """Return the cast for one episode, until the stack ends; see `Policy.in_episode`."""
+    def in_episode(self, group: str, stack: ExitStack) -> EpisodePolicies:
+        """Return the policies for one episode of the problem `group`, until the stack ends; see `Policy.in_episode`."""
+        # One policy may act for several agents: it is entered once, so that all of them share a conversation's server.
         policies = {policy.name: stack.enter_context(policy.in_episode(group)) for policy in self.policies.values()}
         return self._replace(policies={agent: policies[policy.name] for agent, policy in self.policies.items()})
 
 
 @dataclass
-class PlayedEpisode:
+class EpisodeRecord:
     """Record of an episode, complete or up to an error."""
 
     messages: list[Message] = field(default_factory=list)
+    """Every turn's whole prompt and its answer, concatenated; `EpisodeTurn.first` and `end` delimit them."""
     turns: list[EpisodeTurn] = field(default_factory=list)
     contexts: list[dict[str, Any]] = field(default_factory=list)
-    """The chat template's inputs of each turn, beside messages."""
+    """The chat template's inputs of each turn, besides the messages."""
     success: bool | None = None
     """None where the episode ended with an error."""
     error: Failure | None = None
@@ -65,8 +73,18 @@ class PlayedEpisode:
     tokens: list[SampledTokens] = field(default_factory=list)
     """Tokens of each turn's answer; empty where they are not known."""
     calls: int = 0
+    """Requests sent, retries included."""
     finish_reason: str | None = None
+    """Of the last answer."""
     seconds: float = 0.0
+
+
+class _Reasoning(NamedTuple):
+    """Reasoning of one answer, as the server returned it."""
+
+    text: str
+    key: str
+    """The message's key for it on that server."""
 
 
 class _EpisodeFailedError(Exception):
@@ -75,29 +93,31 @@ class _EpisodeFailedError(Exception):
         self.error = error
 
 
-async def play(make: Callable[[], Environment], cast: Cast, *, seed: int, in_thread: InThread) -> PlayedEpisode:
+async def run_episode(
+    make: Callable[[], Environment], policies: EpisodePolicies, *, seed: int, in_thread: InThread
+) -> EpisodeRecord:
     """Run one episode. A failure becomes `error`, whose message has the agent, the turn and the call that failed.
 
     Raises errors of the whole run: `ServingError` and `RunStoppedError` of the policies.
 
     Args:
         make: Makes the environment, in a thread.
-        cast: The policies of the agents.
+        policies: The policies of the agents.
         seed: Seed of the rollout.
         in_thread: Runs a function in a thread of the environments.
     """
-    record = PlayedEpisode()
+    record = EpisodeRecord()
     begin = time.monotonic()
     try:
-        await _Episode(cast, seed, in_thread, record).play(make)
+        await _Episode(policies, seed, in_thread, record).run(make)
     except _EpisodeFailedError as failed:
         record.error = failed.error
     record.seconds = time.monotonic() - begin
     return record
 
 
-MarkCall = Callable[[str], None]
-"""Records, in a thread, the environment's attribute that is used next, for the message of an exception."""
+SetStep = Callable[[str], None]
+"""Names the step that runs next, in a thread: the message of an exception in it begins with this name."""
 
 
 class _TurnResult(NamedTuple):
@@ -114,70 +134,73 @@ class _Episode:
     """Runs one episode, and records it.
 
     Args:
-        cast: The policies of the agents.
+        policies: The policies of the agents.
         seed: Seed of the rollout.
         in_thread: Runs a function in a thread of the environments.
         record: Gets all that happens.
     """
 
-    def __init__(self, cast: Cast, seed: int, in_thread: InThread, record: PlayedEpisode) -> None:
-        self._cast = cast
+    def __init__(self, policies: EpisodePolicies, seed: int, in_thread: InThread, record: EpisodeRecord) -> None:
+        self._policies = policies
         self._seed = seed
         self._in_thread = in_thread
         self._record = record
-        self._thoughts: dict[tuple[str, str], tuple[str, str]] = {}
-        """(agent, text of one of its answers) -> (thoughts of the answer, the server's key for them)."""
+        self._reasoning: dict[tuple[str, str], _Reasoning] = {}
+        """(agent, text of one of its answers) -> the answer's reasoning. Environments keep an answer's text only: of
+        answers with the same text, the latest one's reasoning counts."""
 
-    async def play(self, make: Callable[[], Environment]) -> None:
+    async def run(self, make: Callable[[], Environment]) -> None:
         """Make the environment, and run the episode to its end."""
 
-        def begin(mark: MarkCall) -> tuple[Environment, Sequence[str]]:
-            mark("making the environment")
+        def begin(set_step: SetStep) -> tuple[Environment, Sequence[str]]:
+            set_step("making the environment")
             environment = make()
-            mark("turn_order")
+            set_step("turn_order")
             return environment, _order(environment)
 
         environment, order = await self._call("", begin)
-        for turn_idx in range(self._cast.max_turns):
+        for turn_idx in range(self._policies.max_turns):
             for position, agent_name in enumerate(order, start=1):
                 last = position == len(order)
-                final = last and turn_idx + 1 == self._cast.max_turns
-                result = await self._play_turn(environment, agent_name, turn_idx, last=last, final=final)
+                final = last and turn_idx + 1 == self._policies.max_turns
+                result = await self._run_turn(environment, agent_name, turn_idx, last=last, final=final)
                 if result.success is not None:
                     self._record.success = result.success
                     return
-            order = result.order
+            order = result.order  # the last agent's result has it
 
-    async def _play_turn(
+    async def _run_turn(
         self, environment: Environment, agent_name: str, turn_idx: int, *, last: bool, final: bool
     ) -> _TurnResult:
-        """Run one agent's turn. Calls in threads take time: there is one before the answer, and one after it.
+        """Run one agent's part of a turn.
+
+        Environment code runs in threads; to save switches, all of it is in one call before the answer and one after it.
 
         Args:
             environment: The environment, which is used in threads only.
             agent_name: Name of the agent.
-            turn_idx: Number of the turn, from 0.
+            turn_idx: Index of the episode's turn, from 0.
             last: Whether the agent is the last of the turn.
             final: Whether the episode ends with this turn in any case.
         """
         label = f"{agent_name}, turn {turn_idx}: "
 
-        def show(mark: MarkCall) -> tuple[Agent, list[Message]]:
-            mark("agents")
+        def show(set_step: SetStep) -> tuple[Agent, list[Message]]:
+            set_step("agents")
             agent = environment.agents[agent_name]
-            mark("prompt")
-            return agent, self._with_thoughts(agent_name, self._cast.pictures.keep(agent.prompt()))
+            set_step("prompt")
+            return agent, self._with_reasoning(agent_name, self._policies.images.store(agent.prompt()))
 
         agent, prompt = await self._call(label, show)
         answer, seed = await self._request(agent, agent_name, turn_idx, prompt)
         turn = self._record_answer(agent_name, turn_idx, prompt, answer, seed)
 
-        def act(mark: MarkCall) -> _TurnResult:
-            mark("act")
+        def act(set_step: SetStep) -> _TurnResult:
+            set_step("act")
             step = _checked(agent.act(answer.text))
-            mark("done")
+            set_step("done")
             is_over = _bool("done", environment.done) or final
-            mark("success" if is_over else "turn_order")
+            set_step("success" if is_over else "turn_order")
             success = _bool("success", environment.success) if is_over else None
             return _TurnResult(step, _order(environment) if last and not is_over else (), success)
 
@@ -189,11 +212,11 @@ class _Episode:
     def _record_answer(
         self, agent_name: str, turn_idx: int, prompt: list[Message], answer: PolicyAnswer, seed: int
     ) -> EpisodeTurn:
-        """Record prompt and answer, before the environment gets the answer: it may fail on it.
+        """Record prompt and answer, so that the answer is in the record even if `act` raises.
 
         Args:
             agent_name: Name of the agent.
-            turn_idx: Number of the turn, from 0.
+            turn_idx: Index of the episode's turn, from 0.
             prompt: The agent's prompt.
             answer: The policy's answer.
             seed: The seed that it was sampled with.
@@ -203,7 +226,7 @@ class _Episode:
         reply: Message = {"role": "assistant", "content": answer.text}
         if answer.reasoning is not None:
             reply["reasoning_content"] = answer.reasoning
-            self._thoughts[agent_name, answer.text] = answer.reasoning, answer.reasoning_key
+            self._reasoning[agent_name, answer.text] = _Reasoning(answer.reasoning, answer.reasoning_key)
         if answer.tool_calls:
             reply["tool_calls"] = [call.to_openai() for call in answer.tool_calls]
         if answer.finish_reason is not None:
@@ -212,10 +235,10 @@ class _Episode:
             reply["stop_text"] = answer.stop_text
         self._record.messages += [*prompt, reply]
         self._record.tokens.append(answer.tokens or NO_TOKENS)
-        self._record.contexts.append(self._cast.policies[agent_name].context)
+        self._record.contexts.append(self._policies.policies[agent_name].context)
         turn = EpisodeTurn(
             agent_name=agent_name,
-            policy_name=self._cast.policies[agent_name].name,
+            policy_name=self._policies.policies[agent_name].name,
             turn_idx=turn_idx,
             first=first,
             end=len(self._record.messages),
@@ -226,32 +249,31 @@ class _Episode:
         self._record.turns.append(turn)
         return turn
 
-    def _with_thoughts(self, agent_name: str, prompt: list[Message]) -> list[Message]:
-        """Return a prompt with the thoughts of the agent's earlier answers, which environments do not keep."""
-        if self._cast.drop_reasoning or not self._thoughts:
+    def _with_reasoning(self, agent_name: str, prompt: list[Message]) -> list[Message]:
+        """Return a prompt with the reasoning of the agent's earlier answers, which environments do not keep."""
+        if self._policies.drop_reasoning or not self._reasoning:
             return prompt
-        return [
-            message | {"reasoning_content": thoughts[0]} if thoughts is not None else message
-            for message in prompt
-            for thoughts in [self._thoughts_of(agent_name, message)]
-        ]
+        return [self._with_own_reasoning(agent_name, message) for message in prompt]
 
-    def _thoughts_of(self, agent_name: str, message: Message) -> tuple[str, str] | None:
+    def _with_own_reasoning(self, agent_name: str, message: Message) -> Message:
+        if message.get("role") != "assistant" or "reasoning_content" in message:
+            return message
+        reasoning = self._reasoning_of(agent_name, message)
+        return message if reasoning is None else message | {"reasoning_content": reasoning.text}
+
+    def _reasoning_of(self, agent_name: str, message: Message) -> _Reasoning | None:
         content = message.get("content")
-        if message.get("role") != "assistant" or not isinstance(content, str) or "reasoning_content" in message:
-            return None
-        return self._thoughts.get((agent_name, content))
+        return self._reasoning.get((agent_name, content)) if isinstance(content, str) else None
 
     def _messages_for_server(self, agent_name: str, prompt: list[Message]) -> list[Message]:
-        """Return a prompt for a server: images as data, thoughts under the server's own key."""
+        """Return a prompt for a server: images as data, reasoning under the server's own key."""
         messages = []
-        for message in self._cast.pictures.sent(prompt):
-            content = message.get("content")
-            known = self._thoughts.get((agent_name, content)) if isinstance(content, str) else None
-            thoughts = message.get("reasoning_content")
-            if known is not None and thoughts == known[0]:
+        for message in self._policies.images.to_openai(prompt):
+            reasoning = self._reasoning_of(agent_name, message)
+            # Reasoning that the environment itself has put into the message stays under its key.
+            if reasoning is not None and message.get("reasoning_content") == reasoning.text:
                 message = {key: value for key, value in message.items() if key != "reasoning_content"}
-                message[known[1]] = thoughts
+                message[reasoning.key] = reasoning.text
             messages.append(message)
         return messages
 
@@ -261,12 +283,13 @@ class _Episode:
         """Return the policy's answer, and the seed that it was sampled with.
 
         Args:
-            agent: The agent, for demonstrations.
+            agent: The agent, whose methods `oracle` and `random` a `DemonstrationPolicy` calls.
             agent_name: Name of the agent.
-            turn_idx: Number of the turn, from 0.
+            turn_idx: Index of the episode's turn, from 0.
             prompt: The agent's prompt.
         """
-        policy = self._cast.policies[agent_name]
+        policy = self._policies.policies[agent_name]
+        # Derived as a rollout's seed is from the run's: from the episode's seed, the agent and the turn.
         seed = rollout_seed(self._seed, agent_name, turn_idx)
         label = f"{agent_name}, turn {turn_idx}: "
         messages = self._messages_for_server(agent_name, prompt)
@@ -274,6 +297,7 @@ class _Episode:
             answer = await policy.answer(agent, messages, seed, self._demonstration_caller(label))
         except RequestFailedError as failure:
             self._record.calls += failure.calls
+            # `from None`: the message says all; the client's own traceback would only hide it in logs.
             raise _EpisodeFailedError(Failure(type=failure.type, message=f"{label}{failure.message}")) from None
         before = self._record.usage
         self._record.usage = Usage(
@@ -285,32 +309,32 @@ class _Episode:
         return answer, seed
 
     def _demonstration_caller(self, label: str) -> Callable[[Callable[[], str]], Awaitable[str]]:
-        """Return a function that runs a demonstration in a thread; its exceptions end the episode, as in `_call`."""
+        """Return the function with which a policy runs an agent's demonstration in a thread; failures as in `_call`."""
 
         async def call(demonstration: Callable[[], str]) -> str:
-            def demonstrate(mark: MarkCall) -> str:
-                mark("demonstration")
+            def demonstrate(set_step: SetStep) -> str:
+                set_step("demonstration")
                 return demonstration()
 
             return await self._call(label, demonstrate)
 
         return call
 
-    async def _call(self, label: str, call: Callable[[MarkCall], ResultT]) -> ResultT:
-        """Run the environment's code in a thread. Any exception ends this episode only.
+    async def _call(self, label: str, call: Callable[[SetStep], ResultT]) -> ResultT:
+        """Run code of the environment, or of a demonstration, in a thread. An exception ends this episode only.
 
         `label` is the agent and the turn, for messages.
         """
-        names: list[str] = []
+        steps: list[str] = []
         try:
-            result: ResultT = await self._in_thread(lambda: call(names.append))
+            result: ResultT = await self._in_thread(lambda: call(steps.append))
         except (SandboxError, VerifierFailed) as failure:
-            error = Failure(type=failure.type, message=f"{label}{names[-1]}: {failure}")
+            error = Failure(type=failure.type, message=f"{label}{steps[-1]}: {failure}")
             raise _EpisodeFailedError(error) from failure
-        except RollmillError as failure:
-            raise _EpisodeFailedError(Failure(type="tool", message=f"{label}{names[-1]}: {failure}")) from failure
+        except RollmillError as failure:  # of another tool of the environment, such as its search
+            raise _EpisodeFailedError(Failure(type="tool", message=f"{label}{steps[-1]}: {failure}")) from failure
         except Exception as error:
-            message = f"{label}{names[-1]}: {describe(error)}{_source_line(error)}"
+            message = f"{label}{steps[-1]}: {describe(error)}{_source_line(error)}"
             raise _EpisodeFailedError(Failure(type=RAISED, message=message)) from error
         return result
 

@@ -26,12 +26,12 @@ from rollmill.inference.client import ChatClient
 from rollmill.inference.endpoints import EndpointPool
 from rollmill.inference.generation_config import recommended_sampling, sampling_notes
 from rollmill.inference.trial import TrialRequest
-from rollmill.jobs.episodes.episode import Cast
+from rollmill.jobs.episodes.episode import EpisodePolicies
+from rollmill.jobs.episodes.images import ImageFolder
 from rollmill.jobs.episodes.maker import EpisodeSetup, EpisodesMaker
 from rollmill.jobs.episodes.outcome import CollectionOutcome, write_collection
 from rollmill.jobs.episodes.override_values import PolicySpec, as_pairs, suggest_name
 from rollmill.jobs.episodes.parameters import CollectEpisodes
-from rollmill.jobs.episodes.pictures import PictureFolder
 from rollmill.jobs.episodes.policies import DemonstrationPolicy, ModelPolicy, Policy
 from rollmill.jobs.episodes.policy_assignment import (
     cast_agents,
@@ -184,10 +184,10 @@ class EpisodesJob(GenerationJob[CollectionOutcome]):
         )
         return EpisodesMaker(
             EpisodeSetup(self.environment, self.settings, parameters.seed, {"max_tokens": parameters.max_tokens}),
-            Cast(
+            EpisodePolicies(
                 {agent: policies[name] for agent, name in self.cast},
                 parameters.max_turns,
-                PictureFolder(self.directory),
+                ImageFolder(self.directory),
                 parameters.drop_reasoning,
             ),
             clients=list(clients.values()),

@@ -19,7 +19,7 @@ from rollmill.generation.session import PendingRollouts
 from rollmill.generation.tally import RolloutOutcome
 from rollmill.inference.client import ChatClient, ClientConfig
 from rollmill.inference.sampled_tokens import known_tokens
-from rollmill.jobs.episodes.episode import Cast, PlayedEpisode, play
+from rollmill.jobs.episodes.episode import EpisodePolicies, EpisodeRecord, run_episode
 from rollmill.jobs.episodes.record import EpisodeRollout, EpisodeTurn
 from rollmill.jobs.episodes.tools import VerifierPools
 from rollmill.records import Problem, Verdict
@@ -54,7 +54,7 @@ class EpisodesMaker:
     def __init__(
         self,
         setup: EpisodeSetup,
-        cast: Cast,
+        policies: EpisodePolicies,
         *,
         clients: list[ChatClient],
         open_tools: Callable[[ExitStack], Tools],
@@ -64,13 +64,13 @@ class EpisodesMaker:
 
         Args:
             setup: The environment with its settings.
-            cast: The policies of the agents.
+            policies: The policies of the agents.
             clients: Clients of the policies' servers.
             open_tools: Opens all tools except verification, and registers their closing in the stack.
             threads: Number of threads for the environments' code.
         """
         self._setup = setup
-        self._cast = cast
+        self._policies = policies
         self._clients = clients
         self._open_tools = open_tools
         self._thread_count = threads
@@ -122,10 +122,10 @@ class EpisodesMaker:
         """Generate one episode; an error in it becomes the row's `error`."""
         seed = rollout_seed(self._setup.seed, work.problem.instance_id, work.sample_id, work.attempt)
         make = partial(self._setup.environment.make, work.problem, seed, self._setup.settings, self._tools)
-        with ExitStack() as episode:
-            cast = self._cast.in_episode(work.problem.instance_id, episode)
-            played = await play(make, cast, seed=seed, in_thread=self._in_thread)
-        record = self._record(work, seed, played)
+        with ExitStack() as stack:
+            policies = self._policies.in_episode(work.problem.instance_id, stack)
+            episode = await run_episode(make, policies, seed=seed, in_thread=self._in_thread)
+        record = self._record(work, seed, episode)
         row = record.model_dump(mode="json")
         failure = record.error.message if record.error else None
         return CompletedRollout(
@@ -134,55 +134,55 @@ class EpisodesMaker:
             dump_line(row),
             RolloutOutcome.of_row(row),
             failure,
-            known_tokens(played.tokens),
+            known_tokens(episode.tokens),
         )
 
     async def _in_thread(self, call: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
-    def _record(self, work: EpisodeWork, seed: int, played: PlayedEpisode) -> EpisodeRollout:
+    def _record(self, work: EpisodeWork, seed: int, episode: EpisodeRecord) -> EpisodeRollout:
         environment = self._setup.environment
-        shared = _shared_context(played)
+        shared = _shared_context(episode)
         verdict = None
-        if played.success is not None:
+        if episode.success is not None:
             verdict = Verdict(
                 verifier=f"{environment.name}@{environment.version}",
                 status="ok",
-                reward=float(played.success),
-                success=played.success,
+                reward=float(episode.success),
+                success=episode.success,
             )
         return EpisodeRollout(
             instance_id=work.problem.instance_id,
             sample_id=work.sample_id,
             seed=seed,
-            messages=played.messages,
+            messages=episode.messages,
             completion=None,
             reward=verdict.reward if verdict else None,
             success=verdict.success if verdict else None,
             verdict=verdict,
-            error=played.error,
-            usage=played.usage,
-            latency_s=round(played.seconds, 4),
-            finish_reason=played.finish_reason,
-            model_calls=played.calls,
+            error=episode.error,
+            usage=episode.usage,
+            latency_s=round(episode.seconds, 4),
+            finish_reason=episode.finish_reason,
+            model_calls=episode.calls,
             metadata={
                 **self._setup.metadata,
                 "attempt": work.attempt,
-                **({"reasoning_dropped": True} if self._cast.drop_reasoning else {}),
+                **({"reasoning_dropped": True} if self._policies.drop_reasoning else {}),
             },
             env_name=environment.name,
-            turns=_turns(played, {} if shared is None else shared),
+            turns=_turns(episode, {} if shared is None else shared),
             **(shared or {}),
         )
 
 
-def _shared_context(played: PlayedEpisode) -> dict[str, Any] | None:
+def _shared_context(episode: EpisodeRecord) -> dict[str, Any] | None:
     """Return the chat template inputs that all turns share, for the row; None where turns differ."""
-    contexts = played.contexts
+    contexts = episode.contexts
     return contexts[0] if contexts and all(context == contexts[0] for context in contexts) else None
 
 
-def _turns(played: PlayedEpisode, shared: dict[str, Any]) -> list[EpisodeTurn]:
+def _turns(episode: EpisodeRecord, shared: dict[str, Any]) -> list[EpisodeTurn]:
     if shared:
-        return played.turns
-    return [turn.model_copy(update=context) for turn, context in zip(played.turns, played.contexts, strict=True)]
+        return episode.turns
+    return [turn.model_copy(update=context) for turn, context in zip(episode.turns, episode.contexts, strict=True)]

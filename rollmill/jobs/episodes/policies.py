@@ -29,7 +29,7 @@ class PolicyAnswer(NamedTuple):
     calls: int = 0
     reasoning: str | None = None
     reasoning_key: str = "reasoning_content"
-    """The server's key for the thoughts, under which they are sent back in later prompts."""
+    """The server's key for the reasoning, under which it is sent back in later prompts."""
     tool_calls: tuple[ToolCall, ...] = ()
     stop_text: str | None = None
     """The stop text that ended the answer; see `Completion.stop_text`."""
@@ -51,7 +51,7 @@ class Policy(Protocol):
 
     @property
     def context(self) -> dict[str, Any]:
-        """The chat template's inputs beside messages; see `request_context`."""
+        """The chat template's inputs besides the messages; see `request_context`."""
         ...
 
     def in_episode(self, group: str) -> AbstractContextManager[Policy]:

@@ -49,7 +49,7 @@ class EpisodeRollout(Rollout):
         return {name: value for name, value in fields.items() if value}
 
     def is_reasoning_only(self, turn: EpisodeTurn) -> bool:
-        """Return whether the agent's answer is thoughts alone, without content or calls."""
+        """Return whether the agent's answer is reasoning alone, without content or calls."""
         answer = self.messages[turn.end - 1]
         content = answer.get("content")
         has_answer = not isinstance(content, str) or content.strip() or answer.get("tool_calls")

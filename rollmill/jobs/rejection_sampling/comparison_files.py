@@ -12,7 +12,7 @@ from rollmill.jobs.rejection_sampling.comparison import compare, comparison_cell
 from rollmill.jobs.rejection_sampling.outcome import RunOutcome
 from rollmill.jobs.rejection_sampling.parameters import RejectSampling
 from rollmill.reports.paired_comparison import compare_with_first
-from rollmill.reports.plots.comparison import ModelCurve, draw_comparison
+from rollmill.reports.plots.comparison import ModelScores, draw_comparison
 
 
 class ComparisonFiles(NamedTuple):
@@ -42,7 +42,7 @@ def write_comparison(parameters: RejectSampling, outcomes: Sequence[RunOutcome])
     paired = [line for pair in compare_with_first(tables) for line in ("", *pair.lines())]
     atomic_write_bytes(comparison.table, (format_comparison(rows) + "".join(f"{line}\n" for line in paired)).encode())
     curves = [
-        ModelCurve(
+        ModelScores(
             name=row.model,
             pass_at_k=[(point.k, point.value) for point in outcome.statistics.pass_at_k],
             mean_error=row.mean_error,

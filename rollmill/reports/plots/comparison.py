@@ -12,20 +12,24 @@ from rollmill.reports.plots.canvas import GUESS, INK, PAPER, draw_note, new_figu
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_LONG_RATIO = 30.0
+_LOG_SCALE_FROM_RATIO = 30.0
+"""Ratio of greatest to least value from which the axis is logarithmic."""
 
 
-class ModelCurve(NamedTuple):
-    """The numbers of one model; None for unknown ones."""
+class ModelScores(NamedTuple):
+    """The scores of one model on the compared problems; None for unknown ones."""
 
     name: str
     pass_at_k: Sequence[tuple[int, float | None]]
     mean_error: float | None
+    """Mean distance of answers to the ground truth, over problems."""
     mean_least_error: float | None
+    """Mean over problems of the least error among a problem's rollouts."""
     guess_baseline: float | None = None
+    """The mean least error of as many random guesses."""
 
 
-def draw_comparison(curves: Sequence[ModelCurve], *, title: str) -> bytes:
+def draw_comparison(curves: Sequence[ModelScores], *, title: str) -> bytes:
     """Return the plot as PNG bytes.
 
     It shows pass@k on the left, mean error and mean least error on the right where there are any.
@@ -43,7 +47,7 @@ def draw_comparison(curves: Sequence[ModelCurve], *, title: str) -> bytes:
     return to_png(figure)
 
 
-def _draw_pass_at_k(axes: Axes, curves: Sequence[ModelCurve], colours: Sequence[Any]) -> None:
+def _draw_pass_at_k(axes: Axes, curves: Sequence[ModelScores], colours: Sequence[Any]) -> None:
     drawn = False
     ks: set[int] = set()
     style(axes)
@@ -73,10 +77,12 @@ def _draw_pass_at_k(axes: Axes, curves: Sequence[ModelCurve], colours: Sequence[
     axes.legend(fontsize=8, loc="best", framealpha=0.9, facecolor=PAPER, labelcolor=INK)
 
 
-def _draw_errors(axes: Axes, curves: Sequence[ModelCurve], colours: Sequence[Any]) -> None:
+def _draw_errors(axes: Axes, curves: Sequence[ModelScores], colours: Sequence[Any]) -> None:
     style(axes)
-    known = [x for curve in curves for x in (curve.mean_error, curve.mean_least_error, curve.guess_baseline) if x]
-    logarithmic = bool(known) and max(known) > _LONG_RATIO * min(known)
+    values = [x for curve in curves for x in (curve.mean_error, curve.mean_least_error, curve.guess_baseline)]
+    known = [x for x in values if x is not None and x > 0]  # a logarithmic axis has no 0
+    logarithmic = bool(known) and max(known) > _LOG_SCALE_FROM_RATIO * min(known)
+    # Beyond the values there is room for the numbers beside the bars.
     if logarithmic:
         axes.set_xscale("log")
         axes.set_xlim(min(known) / 3, max(known) * 6)
@@ -112,7 +118,7 @@ def _bar(axes: Axes, y: float, value: float | None, look: dict[str, Any]) -> Non
     axes.barh(y, value, 0.36, **look)
     axes.annotate(
         f"{value:.4g}",
-        (max(value, axes.get_xlim()[0]), y),
+        (max(value, axes.get_xlim()[0]), y),  # 0 is left of a logarithmic axis
         (4, 0),
         textcoords="offset points",
         va="center",
@@ -122,7 +128,7 @@ def _bar(axes: Axes, y: float, value: float | None, look: dict[str, Any]) -> Non
 
 
 def _colours(count: int) -> list[Any]:
-    """Return colours from light to dark in the given order: checkpoints are a sequence."""
+    """Return colours from light to dark: where the models are successive checkpoints, these appear in order."""
     import matplotlib
 
     return list(matplotlib.colormaps["viridis"](np.linspace(0.75, 0.0, count))) if count else []

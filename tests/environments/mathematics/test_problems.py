@@ -8,8 +8,8 @@ import pytest
 
 from rollmill.environments.mathematics.environment import MathEnvironment, MathSettings
 from rollmill.environments.tools import Tools
-from rollmill.jobs.episodes.episode import Cast, play
-from rollmill.jobs.episodes.pictures import PictureFolder
+from rollmill.jobs.episodes.episode import EpisodePolicies, run_episode
+from rollmill.jobs.episodes.images import ImageFolder
 from rollmill.jobs.episodes.policies import DemonstrationPolicy
 from rollmill.jobs.episodes.tools import VerifierPools
 from rollmill.problems import load_problems, read_problems
@@ -65,7 +65,7 @@ def test_other_data_sets_of_reasoning_gym_can_be_named(tmp_path):
 def test_whole_episodes_with_the_real_verifiers_and_sandboxes(problems, python, tmp_path):
     async def episodes(kind):
         policy = DemonstrationPolicy(kind, kind)
-        cast = Cast({"reasoner": policy, "tool_user": policy}, 3, PictureFolder(tmp_path))
+        cast = EpisodePolicies({"reasoner": policy, "tool_user": policy}, 3, ImageFolder(tmp_path))
         async with VerifierPools() as pools:
             tools = Tools(python=python, verification=pools)
             with ThreadPoolExecutor(4) as threads:
@@ -78,7 +78,7 @@ def test_whole_episodes_with_the_real_verifiers_and_sandboxes(problems, python, 
 
                 return await asyncio.gather(
                     *(
-                        play(make(problem), cast, seed=seed, in_thread=in_thread)
+                        run_episode(make(problem), cast, seed=seed, in_thread=in_thread)
                         for seed, problem in enumerate(problems[:6])
                     )
                 )

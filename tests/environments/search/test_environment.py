@@ -15,8 +15,8 @@ from rollmill.environments.search.index import FullTextIndex, open_index
 from rollmill.environments.search.settings import SearchSettings
 from rollmill.environments.tools import Tools
 from rollmill.errors import InputError, ServingError
-from rollmill.jobs.episodes.episode import Cast, play
-from rollmill.jobs.episodes.pictures import PictureFolder
+from rollmill.jobs.episodes.episode import EpisodePolicies, run_episode
+from rollmill.jobs.episodes.images import ImageFolder
 from rollmill.jobs.episodes.policies import DemonstrationPolicy
 from rollmill.problems import load_problems, read_problems
 from rollmill.records import Image, Problem
@@ -254,7 +254,7 @@ def test_the_corpus_is_part_of_the_identity(tmp_path):
 
 def episodes(kind, problems, searcher, folder, seed=0):
     policy = DemonstrationPolicy(kind, kind)
-    cast = Cast(dict.fromkeys(("decomposer", "searcher", "answerer"), policy), 3, PictureFolder(folder))
+    cast = EpisodePolicies(dict.fromkeys(("decomposer", "searcher", "answerer"), policy), 3, ImageFolder(folder))
 
     async def all_of_them():
         with ThreadPoolExecutor(4) as threads:
@@ -266,7 +266,7 @@ def episodes(kind, problems, searcher, folder, seed=0):
                 return lambda: SearchEnvironment.make(problem, 0, SearchSettings(), Tools(searcher=searcher))
 
             playing = [
-                play(make(problem), cast, seed=seed + number, in_thread=in_thread)
+                run_episode(make(problem), cast, seed=seed + number, in_thread=in_thread)
                 for number, problem in enumerate(problems)
             ]
             return await asyncio.gather(*playing)

@@ -15,9 +15,8 @@ from rollmill.environments.stateful.environment import StatefulEnvironment
 from rollmill.environments.stateful.settings import StatefulSettings
 from rollmill.environments.stateful.worlds import NAMES
 from rollmill.environments.tools import Tools
-from rollmill.jobs.episodes.episode import Cast
-from rollmill.jobs.episodes.episode import play as play_episode
-from rollmill.jobs.episodes.pictures import PictureFolder
+from rollmill.jobs.episodes.episode import EpisodePolicies, run_episode
+from rollmill.jobs.episodes.images import ImageFolder
 from rollmill.jobs.episodes.policies import DemonstrationPolicy
 from rollmill.problems import load_problems, read_problems
 from tests.environments.stateful.demonstrated import CORRIDOR, begin, brought, play, problem
@@ -76,16 +75,16 @@ def test_an_episode_is_played_to_its_end(tmp_path, render):
     async def at_once(call):
         return call()
 
-    cast = Cast(
+    cast = EpisodePolicies(
         {name: DemonstrationPolicy("oracle", "oracle") for name in ("planner", "tool_caller")},
         3,
-        PictureFolder(tmp_path),
+        ImageFolder(tmp_path),
     )
 
     def making():
         return StatefulEnvironment.make(problem("path_finding", CORRIDOR), 0, chosen, Tools())
 
-    played = asyncio.run(play_episode(making, cast, seed=1, in_thread=at_once))
+    played = asyncio.run(run_episode(making, cast, seed=1, in_thread=at_once))
     assert (played.error, played.success) == (None, True)
     assert [(turn.agent_name, turn.reward) for turn in played.turns] == [
         ("planner", 0.5),

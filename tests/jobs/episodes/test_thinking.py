@@ -6,9 +6,9 @@ from rollmill.generation.sampling import Sampling
 from rollmill.inference.client import ChatClient, ClientConfig
 from rollmill.inference.endpoints import Endpoint, EndpointPool
 from rollmill.inference.scripted import Conversation, Script, ScriptedAnswer, ScriptedServer
-from rollmill.jobs.episodes.episode import Cast, play
+from rollmill.jobs.episodes.episode import EpisodePolicies, run_episode
+from rollmill.jobs.episodes.images import ImageFolder
 from rollmill.jobs.episodes.maker import EpisodeSetup, EpisodesMaker, EpisodeWork
-from rollmill.jobs.episodes.pictures import PictureFolder
 from rollmill.jobs.episodes.policies import ModelPolicy
 from rollmill.jobs.episodes.record import EpisodeRollout
 from rollmill.jobs.episodes.selection import Episode, Row
@@ -57,9 +57,9 @@ def episode(folder, *, first=PLAIN, second=PLAIN, drop_reasoning=False, keys=("r
                 name: ModelPolicy(name, client, model="scripted", sampling=sampling)
                 for name, sampling in (("first", first), ("second", second))
             }
-            cast = Cast(policies, 2, PictureFolder(folder), drop_reasoning)
+            cast = EpisodePolicies(policies, 2, ImageFolder(folder), drop_reasoning)
             async with threads() as in_thread:
-                played = await play(
+                played = await run_episode(
                     lambda: RememberingEnvironment(problem("6"), Settings()), cast, seed=1, in_thread=in_thread
                 )
             maker = EpisodesMaker(

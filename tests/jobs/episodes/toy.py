@@ -9,8 +9,8 @@ import orjson
 from pydantic import BaseModel, ConfigDict
 
 from rollmill.environments.environment import Step
-from rollmill.jobs.episodes.episode import Cast, play
-from rollmill.jobs.episodes.pictures import PictureFolder
+from rollmill.jobs.episodes.episode import EpisodePolicies, run_episode
+from rollmill.jobs.episodes.images import ImageFolder
 from rollmill.jobs.episodes.policies import DemonstrationPolicy
 from rollmill.problems import ProblemSource
 from rollmill.records import Problem
@@ -145,12 +145,12 @@ async def threads():
 def played(tmp_path, policies=None, *, answer="5", max_turns=3, seed=7, environment=ToyEnvironment, **settings):
     """One episode of the toy; policies by agent, the oracle where none is given."""
     oracle = DemonstrationPolicy("knows", "oracle")
-    cast = Cast({"first": oracle, "second": oracle} | (policies or {}), max_turns, PictureFolder(tmp_path))
+    cast = EpisodePolicies({"first": oracle, "second": oracle} | (policies or {}), max_turns, ImageFolder(tmp_path))
 
     async def run():
         async with threads() as in_thread:
             options = environment.Settings(**settings)
-            return await play(
+            return await run_episode(
                 lambda: environment.make(problem(answer), seed, options, None), cast, seed=seed, in_thread=in_thread
             )
 

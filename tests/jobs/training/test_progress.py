@@ -4,7 +4,7 @@ from rollmill.errors import InputError
 from rollmill.jobs.training.checkpoints import CHECKPOINTS, TrainingCheckpoint, checkpoint_path, mark_complete
 from rollmill.jobs.training.metrics import METRICS, MetricsLine, cut_metrics
 from rollmill.jobs.training.progress import TrainingProgress
-from rollmill.terminal.progress_bar import Watched
+from rollmill.terminal.progress_bar import SnapshotSource
 
 
 def step(number, *, seconds=None, **more):
@@ -29,7 +29,7 @@ def checkpoint(folder, number):
 
 
 def test_before_the_first_step_it_is_loading(tmp_path):
-    progress: Watched = TrainingProgress(tmp_path / "not there yet")
+    progress: SnapshotSource = TrainingProgress(tmp_path / "not there yet")
     snapshot = progress.snapshot()
     assert (snapshot.done, snapshot.total) == (0, None)
     assert snapshot.describe() == "loading model and rows"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollmill.reports.plots.bins import bin_edges, upper_end
-from rollmill.reports.plots.comparison import ModelCurve, draw_comparison
+from rollmill.reports.plots.comparison import ModelScores, draw_comparison
 from rollmill.reports.plots.error_distribution import draw_error_distribution
 from rollmill.reports.plots.sampling_curves import draw_sampling_curves
 from rollmill.statistics.sampling_curves import Attempt, CurveTally
@@ -84,10 +84,10 @@ def test_a_long_tail_is_cut():
     "curves",
     [
         [],
-        [ModelCurve("a", [(1, 0.1), (2, 0.2)], 1.0, 0.5, 0.4), ModelCurve("b", [(1, 0.3), (2, None)], None, None)],
-        [ModelCurve("a", [(1, None)], None, None)],
-        [ModelCurve("$x$", [(1, 0.0)], 1e6, 1e-3, 0.1), ModelCurve("a" * 99, [(1, 1.0)], 0.0, 0.0, 0.0)],
-        [ModelCurve(f"step{i}", [(1, i / 20), (16, i / 10)], 2 - i / 10, 1 - i / 10, 0.3) for i in range(10)],
+        [ModelScores("a", [(1, 0.1), (2, 0.2)], 1.0, 0.5, 0.4), ModelScores("b", [(1, 0.3), (2, None)], None, None)],
+        [ModelScores("a", [(1, None)], None, None)],
+        [ModelScores("$x$", [(1, 0.0)], 1e6, 1e-3, 0.1), ModelScores("a" * 99, [(1, 1.0)], 0.0, 0.0, 0.0)],
+        [ModelScores(f"step{i}", [(1, i / 20), (16, i / 10)], 2 - i / 10, 1 - i / 10, 0.3) for i in range(10)],
     ],
 )
 def test_comparisons_draw(curves):

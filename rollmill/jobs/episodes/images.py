@@ -12,33 +12,33 @@ from rollmill.problems.images import ImageStore
 from rollmill.records import Message
 
 
-class PictureFolder:
+class ImageFolder:
     """The images of one run."""
 
     def __init__(self, directory: Path) -> None:
         """Store images in `directory`, the run's."""
         self._directory = directory
-        # Made by an environment's code, at every turn: decoding the pixels to check them would only take time.
+        # The environment's own code makes them, at every turn: to decode the pixels as a check would only take time.
         self._store = ImageStore(directory / IMAGES, None, decoded=False)
         self._lock = threading.Lock()  # two episodes may show the same image
 
-    def keep(self, messages: list[Message]) -> list[Message]:
-        """Store the messages' images as files; return the messages as in the journal, with the names of files.
+    def store(self, messages: list[Message]) -> list[Message]:
+        """Store the messages' images as files; return the messages as the journal has them, with paths of files.
 
         Raises `UnusableCellError` for an image part that is no image.
         """
         return [
-            {**message, "content": [self._keep_part(part) for part in message["content"]]}
+            {**message, "content": [self._store_part(part) for part in message["content"]]}
             if isinstance(message["content"], list)
             else message
             for message in messages
         ]
 
-    def sent(self, messages: list[Message]) -> list[Message]:
-        """Return messages of `keep` as the OpenAI API takes them."""
+    def to_openai(self, messages: list[Message]) -> list[Message]:
+        """Return messages of `store` as the OpenAI API takes them, with the images as data."""
         return to_openai(messages, self._directory)
 
-    def _keep_part(self, part: dict[str, Any]) -> dict[str, Any]:
+    def _store_part(self, part: dict[str, Any]) -> dict[str, Any]:
         if part.get("type") != "image":
             return part
         with self._lock:
