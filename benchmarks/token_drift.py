@@ -82,7 +82,7 @@ def training_ids(export: Path, folder: Path, model: str, tokenizer: str | None) 
 
     folder.mkdir()
     masks = Masks(AutoTokenizer.from_pretrained(model), model)
-    prepare_rows(folder, masks, [str(export)], [], max_length=8192, allow_no_end=True, tokenizer=tokenizer)
+    prepare_rows(folder, masks, [str(export)], [], max_length=8192, allow_no_end=True, tokenizer_hash=tokenizer)
     dropped = {orjson.loads(line)["line"] for line in (folder / "dropped.jsonl").read_bytes().splitlines()}
     lines = export.read_bytes().splitlines()
     kept = [orjson.loads(line)["metadata"] for number, line in enumerate(lines, start=1) if number not in dropped]

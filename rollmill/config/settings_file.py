@@ -33,7 +33,7 @@ class SettingsFile(NamedTuple):
     lines: dict[str, int]
     """Line of each setting in YAML, from 1; the names of nested ones are joined with dots. Empty for JSON."""
     written: Mapping[str, str] = {}
-    """Names in the file that are aliases, by the setting's name."""
+    """The name that the file uses for a setting, such as an alias, by the setting's own name; for messages."""
 
     def location(self, name: str) -> str:
         """Return the location of a setting, with which messages begin."""

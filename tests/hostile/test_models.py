@@ -178,6 +178,6 @@ def test_a_checkpoint_that_somebody_has_changed_runs_nothing(base, tmp_path, mon
         if name == "training_args.bin":
             run_training(parameters)  # nobody reads it
         else:
-            with pytest.raises(InputError, match="holds more than numbers, and is not read"):
+            with pytest.raises(InputError, match="contains pickled objects other than tensors, and is not read"):
                 run_training(parameters)
     assert not marker.exists()

@@ -61,7 +61,7 @@ def trained_runs(folder, path, tokenizer=TOKENIZER):
     """Return the trained runs of tokens of a file of training rows, each with its context."""
     (folder / "prepared").mkdir()
     prepared = prepare_rows(
-        folder / "prepared", Masks(tokenizer, "m"), [str(path)], [], max_length=100_000, tokenizer=HASH,
+        folder / "prepared", Masks(tokenizer, "m"), [str(path)], [], max_length=100_000, tokenizer_hash=HASH,
         allow_no_end=True,
     )  # fmt: skip
     runs = [run for text in learnt_rows(rows_file(folder / "prepared", TRAIN)) for run in runs_of(text)]

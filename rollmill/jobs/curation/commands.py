@@ -58,7 +58,7 @@ def filter_data(parameters: FilterData) -> None:
     with reading(
         parameters.input,
         path,
-        hashed=parameters.needs_all_columns,
+        hashed=parameters.needs_costly_columns,
         max_bad_share=parameters.max_bad_share,
         fields=parameters.fields,
     ) as corpus:
@@ -82,7 +82,7 @@ def export_preferences(parameters: ExportPreferences) -> None:
 
 
 def _export(parameters: Writing, filters: Filters, exporter: Exporter) -> None:
-    hashed = parameters.needs_all_columns or isinstance(parameters, ExportPreferences)
+    hashed = parameters.needs_costly_columns or isinstance(parameters, ExportPreferences)
     output, share = Path(parameters.output), parameters.max_bad_share
     with reading(parameters.input, output, hashed=hashed, max_bad_share=share, fields=parameters.fields) as corpus:
         _print_lines(export_corpus(corpus, filters, exporter).lines())
@@ -92,7 +92,7 @@ def show_example(parameters: ShowExample) -> None:
     """Show one trajectory, or write a page of many."""
     with reading(
         parameters.input,
-        hashed=parameters.needs_all_columns,
+        hashed=parameters.needs_costly_columns,
         max_bad_share=parameters.max_bad_share,
         fields=parameters.fields,
     ) as corpus:

@@ -1,7 +1,7 @@
-"""Contamination: find rollouts that share a run of words with a benchmark.
+"""Contamination: find rollouts that share an n-gram of words with a benchmark.
 
-Runs of 13 words follow GPT-3 (Brown et al. 2020, appendix C). As there, runs that occur in more than ten documents,
-here benchmark items, are common phrases ("put your final answer within") and no evidence.
+N-grams of 13 words follow GPT-3 (Brown et al. 2020, appendix C). As there, n-grams that occur in more than ten
+documents, here benchmark items, are common phrases ("put your final answer within") and no evidence.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from rollmill.errors import InputError
 from rollmill.files.rows import BadRow, Row
-from rollmill.jobs.curation.signatures import Hashes, Positions, Words, run_hashes, run_hashes_at, split_words
+from rollmill.jobs.curation.signatures import Hashes, Positions, Words, ngram_hashes, ngram_hashes_at, split_words
 from rollmill.problems.data_files import is_data_file, read_data_file
 
 NGRAM = 13
@@ -28,21 +28,21 @@ SHORTEST = 5
 """Number of words of the shortest item that is searched for; fewer would be found by chance."""
 
 COMMON_ITEMS = 10
-"""Most items that may have a run of words; a run of more items is a common phrase."""
+"""Most items that may have an n-gram; one of more items is a common phrase."""
 
 QUESTION_COLUMNS = ("prompt", "question", "problem", "problem_statement", "text", "input", "instruction", "messages")
 
 _FEWEST_SLOTS, _MOST_SLOTS = 16, 27
 
 
-class _Runs(NamedTuple):
-    """A lookup table of hashed runs of one length in the benchmarks."""
+class _NgramTable(NamedTuple):
+    """A lookup table of hashed n-grams of one length in the benchmarks."""
 
     length: int
     hashes: Hashes
     """Ascending, each once."""
     starts: Positions
-    """Index of each run's first word among the benchmarks' words."""
+    """Index of each n-gram's first word among the benchmarks' words."""
     slots: npt.NDArray[np.bool_]
     """Index: the leading bits of a hash; True if any hash begins so. Decides most look-ups, from the processor's
     cache."""
@@ -65,7 +65,7 @@ class _Runs(NamedTuple):
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Benchmarks:
-    """Benchmark items as runs of words to search for in the texts of rollouts."""
+    """Benchmark items as n-grams to search for in the texts of rollouts."""
 
     ngram: int
     items: int
@@ -73,16 +73,16 @@ class Benchmarks:
     too_short: int
     """Rows without a text of at least `SHORTEST` words."""
     too_common: int
-    """Runs left out because more than `COMMON_ITEMS` rows have them."""
+    """N-grams left out because more than `COMMON_ITEMS` rows have them."""
     _names: list[str]
     _item_of: Positions
     """Index of the item that each text in `_words` belongs to."""
     _words: Words
-    _long: _Runs
-    """Runs of `ngram` words."""
-    _short: list[_Runs]
+    _long: _NgramTable
+    """N-grams of `ngram` words."""
+    _short: list[_NgramTable]
     """Whole texts of fewer words, by length."""
-    _openings: _Runs
+    _openings: _NgramTable
     """The first `SHORTEST` words of these."""
 
     @classmethod
@@ -95,7 +95,7 @@ class Benchmarks:
         """
         if ngram < SHORTEST:
             raise InputError(
-                f"contamination by runs of {ngram} words: fewer than {SHORTEST} occur by chance, name more"
+                f"contamination by n-grams of {ngram} words: fewer than {SHORTEST} occur by chance, name more"
             )
         short_names = Counter(Path(path).name for path in paths)
         names: list[str] = []
@@ -117,43 +117,45 @@ class Benchmarks:
             names: name of each item.
             item_of: index of the item of each text.
             words: the words of all texts.
-            ngram: number of words of a run.
+            ngram: number of words of an n-gram.
         """
-        # Items of `ngram` words or more are searched for by every run of `ngram` words, shorter ones as a whole. Of a
-        # text, its runs of `ngram` words are looked up, and its runs of `SHORTEST`: only where one of these is the
+        # Items of `ngram` words or more are searched for by every n-gram of `ngram` words, shorter ones as a whole. Of
+        # a text, its n-grams of `ngram` words are looked up, and those of `SHORTEST`: only where one of these is the
         # beginning of a short item, the whole item is looked up.
         lengths = np.diff(words.offsets)
         usable = np.unique(item_of[lengths >= SHORTEST])
         items = np.repeat(item_of, lengths)
         starts = words.starts(ngram)
-        long, common = _runs(ngram, run_hashes(words.hashes, ngram)[starts], starts, items)
-        short: list[_Runs] = []
+        long, common = _ngram_table(ngram, ngram_hashes(words.hashes, ngram)[starts], starts, items)
+        short: list[_NgramTable] = []
         openings = np.empty(0, np.int64)
         for length in range(SHORTEST, ngram):
             starts = words.offsets[:-1][lengths == length]
-            runs, left_out = _runs(length, run_hashes_at(words.hashes, starts, length), starts, items)
+            table, left_out = _ngram_table(length, ngram_hashes_at(words.hashes, starts, length), starts, items)
             common += left_out
-            if len(runs.hashes):
-                short.append(runs)
-                openings = np.concatenate([openings, runs.starts])
-        opening, first = np.unique(run_hashes_at(words.hashes, openings, SHORTEST), return_index=True)
-        table = _table(SHORTEST, opening, openings[first])
-        return cls(ngram, len(names), len(names) - len(usable), common, names, item_of, words, long, short, table)
+            if len(table.hashes):
+                short.append(table)
+                openings = np.concatenate([openings, table.starts])
+        opening, first = np.unique(ngram_hashes_at(words.hashes, openings, SHORTEST), return_index=True)
+        opening_table = _table(SHORTEST, opening, openings[first])
+        return cls(
+            ngram, len(names), len(names) - len(usable), common, names, item_of, words, long, short, opening_table
+        )
 
     def contaminated(self, texts: Sequence[str]) -> list[str | None]:
-        """Return for each text the first benchmark item (`file:row`) that it shares a run of words with, or None.
+        """Return for each text the first benchmark item (`file:row`) that it shares an n-gram with, or None.
 
         Words are those of `split_words`: lower-cased, without punctuation, and single characters of Chinese, Japanese
         and similar scripts. A hit of hashes is verified by comparing the words.
         """
         words = split_words(texts)
         positions, lengths, starts = self._hits(words)
-        # Hashes run across the borders of texts: a run that begins in one text and ends in the next is no hit.
+        # Hashes run across the borders of texts: an n-gram that begins in one text and ends in the next is no hit.
         owners = np.searchsorted(words.offsets, positions, side="right") - 1
         inside = np.flatnonzero(positions + lengths <= words.offsets[owners + 1])
         names: list[str | None] = [None] * len(texts)
-        # In order of position, as a text's first hit counts; stable, so that of hits at one position a run of `ngram`
-        # words comes before short items.
+        # In order of position, as a text's first hit counts; stable, so that of hits at one position an n-gram of
+        # `ngram` words comes before short items.
         for hit in inside[np.argsort(positions[inside], kind="stable")]:
             owner = owners[hit]
             if names[owner] is None and self._same_words(words, positions[hit], starts[hit], lengths[hit]):
@@ -161,19 +163,19 @@ class Benchmarks:
         return names
 
     def _hits(self, words: Words) -> tuple[Positions, Positions, Positions]:
-        """Return the positions of candidate runs in the texts, their lengths, and their positions in the benchmarks."""
+        """Return positions in the texts, lengths, and positions in the benchmarks of n-grams with equal hashes."""
         hits: list[tuple[Positions, int, Positions]] = []
         if len(self._long.hashes):
-            hashes = run_hashes(words.hashes, self.ngram)
+            hashes = ngram_hashes(words.hashes, self.ngram)
             matched = self._long.find(hashes)
             hits.append((matched, self.ngram, self._long.start_of(hashes[matched])))
         if self._short:
-            opening_positions = self._openings.find(run_hashes(words.hashes, SHORTEST))
-            for runs in self._short:
-                candidates = opening_positions[opening_positions + runs.length <= len(words.hashes)]
-                hashes = run_hashes_at(words.hashes, candidates, runs.length)
-                matched = runs.find(hashes)
-                hits.append((candidates[matched], runs.length, runs.start_of(hashes[matched])))
+            opening_positions = self._openings.find(ngram_hashes(words.hashes, SHORTEST))
+            for table in self._short:
+                candidates = opening_positions[opening_positions + table.length <= len(words.hashes)]
+                hashes = ngram_hashes_at(words.hashes, candidates, table.length)
+                matched = table.find(hashes)
+                hits.append((candidates[matched], table.length, table.start_of(hashes[matched])))
         if not hits:
             return (np.empty(0, np.int64),) * 3
         positions, lengths, starts = zip(*hits, strict=True)
@@ -181,11 +183,11 @@ class Benchmarks:
         return np.concatenate(positions), np.repeat(np.array(lengths, np.int64), counts), np.concatenate(starts)
 
     def _same_words(self, words: Words, position: int, start: int, length: int) -> bool:
-        """Return whether a run has the same words in the texts as in the benchmarks.
+        """Return whether an n-gram has the same words in the texts as in the benchmarks.
 
         Args:
             words: of the texts.
-            position: index of the run's first word in them.
+            position: index of the n-gram's first word in them.
             start: index of its first word in the benchmarks.
             length: number of words.
         """
@@ -196,30 +198,30 @@ class Benchmarks:
         return self._names[int(self._item_of[text])]
 
 
-def _runs(length: int, hashes: Hashes, starts: Positions, items: Positions) -> tuple[_Runs, int]:
-    """Return the lookup table of distinct runs, and the number of runs left out because too many items have them.
+def _ngram_table(length: int, hashes: Hashes, starts: Positions, items: Positions) -> tuple[_NgramTable, int]:
+    """Return the lookup table of distinct n-grams, and the number of those left out because too many items have them.
 
     Args:
-        length: number of words of each run.
-        hashes: of the runs.
-        starts: index of each run's first word in the benchmarks.
+        length: number of words of each n-gram.
+        hashes: of the n-grams.
+        starts: index of each n-gram's first word in the benchmarks.
         items: index of the item of every word.
     """
     seen, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
-    # Pairs of run and item as one number each, so that an item that has a run twice counts once.
+    # Pairs of n-gram and item as one number each, so that an item that has one twice counts once.
     many = int(items.max(initial=0)) + 1
     pairs = np.unique(inverse.astype(np.int64) * many + items[starts])
     common = np.bincount(pairs // many, minlength=len(seen)) > COMMON_ITEMS
     return _table(length, seen[~common], starts[first[~common]]), int(common.sum())
 
 
-def _table(length: int, hashes: Hashes, starts: Positions) -> _Runs:
+def _table(length: int, hashes: Hashes, starts: Positions) -> _NgramTable:
     """Return the lookup table of ascending hashes."""
     # At least sixteen slots for each hash: of hashes that are not in the table, at most one in sixteen passes `slots`.
     bits = min(max((16 * len(hashes)).bit_length(), _FEWEST_SLOTS), _MOST_SLOTS)
     slots = np.zeros(1 << bits, bool)
     slots[hashes >> np.uint64(64 - bits)] = True
-    return _Runs(length, hashes, starts, slots)
+    return _NgramTable(length, hashes, starts, slots)
 
 
 def _read_items(path: str) -> Iterator[tuple[int, list[str]]]:

@@ -74,7 +74,7 @@ def write_filtered(parameters: Curate) -> Filtered:
     with reading(
         parameters.input,
         path,
-        hashed=parameters.needs_all_columns,
+        hashed=parameters.needs_costly_columns,
         max_bad_share=parameters.max_bad_share,
         fields=parameters.fields,
     ) as corpus:

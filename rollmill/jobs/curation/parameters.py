@@ -150,7 +150,7 @@ class Analyze(Reading):
     """
 
     tokenizer: str | None = parameter(
-        None, "Input", "Tokenizer", "Directory or hub id of the tokenizer that counts; else recorded counts are used.",
+        None, "Input", "Tokenizer", "Count tokens with this tokenizer (directory or hub id); else use recorded counts.",
         metavar="PATH",
     )  # fmt: skip
     json_: bool = parameter(False, "Output", "JSON", "Print JSON.", alias="json")

@@ -162,8 +162,8 @@ def near_duplicate(threshold: float) -> Rule:
 
 
 def contaminated(files: Sequence[str], ngram: int) -> Rule:
-    """Drop rollouts that share a run of words with a benchmark."""
-    words = f"no run of {ngram} words in common with {', '.join(files)}"
+    """Drop rollouts that share an n-gram of words with a benchmark."""
+    words = f"no n-gram of {ngram} words in common with {', '.join(files)}"
     return Rule("contaminated", pl.col("contaminated_by").is_not_null(), words, needs_text=True)
 
 

@@ -81,7 +81,7 @@ def _with_text_columns(corpus: Corpus, filters: Filters, judged: pl.DataFrame) -
     if benchmarks and benchmarks.too_short:
         notes.append(f"{benchmarks.too_short:,} of {benchmarks.items:,} benchmark items are too short to search for")
     if benchmarks and benchmarks.too_common:
-        notes.append(f"{benchmarks.too_common:,} runs of words that more than {COMMON_ITEMS} items have are ignored")
+        notes.append(f"{benchmarks.too_common:,} n-grams of words that more than {COMMON_ITEMS} items have are ignored")
     if counter and counter.without_template:
         notes.append(f"the chat template refused {counter.without_template:,} rollouts: their tokens are the contents'")
     return table, notes

@@ -1,4 +1,4 @@
-"""Near-duplicates: words of texts, MinHash signatures of runs of words, and comparison of signatures.
+"""Near-duplicates: words of texts, MinHash signatures of n-grams of words, and comparison of signatures.
 
 A signature is a list of minima under random permutations; two sets agree at a position with a probability equal to
 their Jaccard similarity, so the share of equal positions estimates it (Broder 1997, "On the resemblance and containment
@@ -59,7 +59,7 @@ class Words(NamedTuple):
     """Index of each text's first word, then the number of all words; of shape (texts + 1,)."""
 
     def starts(self, length: int) -> Positions:
-        """Return the indexes of the first words of all runs of `length` words within one text, ascending."""
+        """Return the indexes of the first words of all n-grams of `length` words within one text, ascending."""
         texts = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
         return np.flatnonzero(texts[: max(len(texts) - length + 1, 0)] == texts[length - 1 :])
 
@@ -73,14 +73,14 @@ def split_words(texts: Sequence[str]) -> Words:
     return _flat(series.str.extract_all(_WORD))
 
 
-def run_hashes(hashes: Hashes, length: int) -> Hashes:
-    """Return the polynomial hash (modulo 2^64) of each run of `length` consecutive hashes.
+def ngram_hashes(hashes: Hashes, length: int) -> Hashes:
+    """Return the polynomial hash (modulo 2^64) of each n-gram of `length` consecutive hashes.
 
     The result has the shape (`len(hashes) - length + 1`,), and is empty for fewer hashes than `length`.
     """
     if len(hashes) < length:
         return np.empty(0, np.uint64)
-    # By doubling: `block` has the hashes of runs of 1, 2, 4, ... words, each made of two neighbours of the one before.
+    # By doubling: `block` has the hashes of n-grams of 1, 2, 4, ... words, made of two neighbours of the one before.
     # Those whose widths add up to `length` make the whole; so it takes log2(length) passes, not `length`.
     total, covered = hashes[:0], 0
     block, width = hashes, 1
@@ -94,8 +94,8 @@ def run_hashes(hashes: Hashes, length: int) -> Hashes:
         block, width = block[:-width] * power + block[width:], 2 * width
 
 
-def run_hashes_at(hashes: Hashes, positions: Positions, length: int) -> Hashes:
-    """Return the hash of `run_hashes` at these positions only; each run must end within `hashes`."""
+def ngram_hashes_at(hashes: Hashes, positions: Positions, length: int) -> Hashes:
+    """Return the hash of `ngram_hashes` at these positions only; each n-gram must end within `hashes`."""
     total = np.zeros(len(positions), np.uint64)
     for step in range(length):
         total = total * np.uint64(_BASE) + hashes[positions + step]
@@ -105,9 +105,9 @@ def run_hashes_at(hashes: Hashes, positions: Positions, length: int) -> Hashes:
 def signatures(texts: Sequence[str]) -> list[list[int]]:
     """Return a MinHash signature of each text, `NUM_PERM` integers of 32 bits; an empty list for a blank text.
 
-    Its set has the text's runs of five words (see `split_words`). A text of fewer words has no such run: then the set
-    has runs of five characters, with punctuation, and white space as one space. Padding at both ends puts every
-    character into five runs, so that a changed digit of a bare answer matters. Seeded: equal texts have equal
+    Its set has the text's 5-grams of words (see `split_words`). A text of fewer words has none: then the set
+    has 5-grams of characters, with punctuation, and white space as one space. Padding at both ends puts every
+    character into five of them, so that a changed digit of a bare answer matters. Seeded: equal texts have equal
     signatures within an installation (Polars' hash of a word may change with its releases).
     """
     words = split_words(texts)
@@ -163,12 +163,12 @@ def _flat(lists: pl.Series) -> Words:
 
 
 def _minhash(words: Words) -> list[list[int]]:
-    """Return the signature of each text's runs of words."""
+    """Return the signature of each text's n-grams of words."""
     starts = words.starts(SHINGLE)
-    shingles = run_hashes(words.hashes, SHINGLE)[starts]
+    shingles = ngram_hashes(words.hashes, SHINGLE)[starts]
     offsets = np.searchsorted(starts, words.offsets).astype(np.uint64)
     rows: list[list[int]] = RMinHash.digest_matrix_from_flat_token_hashes(shingles, offsets, NUM_PERM, _SEED).to_rows()
-    # A text without any run would get a signature of maximal values, equal to that of every other such text.
+    # A text without any n-gram would get a signature of maximal values, equal to that of every other such text.
     empty = offsets[1:] == offsets[:-1]
     return [[] if nothing else row for nothing, row in zip(empty, rows, strict=True)]
 

@@ -1,4 +1,7 @@
-"""Reads a data source's file: parameters of a generating flow; an error is one line with file and line number."""
+"""Reads the file of a `--feed`: parameters of the flow that generates its rows.
+
+Errors are one line with the file and the line in it.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ def read_settings(
     path: str,
     *,
     model: type[BaseModel],
-    decided: Collection[str],
+    set_by_loop: Collection[str],
     verifiers: Collection[str],
     check: Callable[[Settings], object],
 ) -> Settings:
@@ -29,9 +32,10 @@ def read_settings(
     Args:
         path: The file.
         model: The flow's parameters; the file may use their aliases, too.
-        decided: Parameters that the loop sets, and the file must not.
+        set_by_loop: Parameters that the loop sets, and the file must not.
         verifiers: Verifiers that the file may name.
-        check: Raises pydantic's `ValidationError` where the settings are wrong.
+        check: Validates the settings together with those that the loop sets, which `model` alone would miss. Raises
+            pydantic's `ValidationError`.
 
     Raises `InputError` where the file cannot be read or is no mapping, and for a parameter that is unknown, set by the
     loop, wrong, or would run code.
@@ -39,12 +43,12 @@ def read_settings(
     known, aliases = model.model_fields, alias_names(model)
     file = _canonical_names(read_settings_file(path), aliases)
     for key in file.settings:
-        if key in decided:
-            raise InputError(f"{file.location(key)}: the loop sets it: leave it out")
-        # Files may come from others: they must not name code to run, nor options that make vLLM run code.
+        if key in set_by_loop:
+            raise InputError(f"{file.location(key)}: is set by the loop; leave it out")
         if key not in known:
-            close = difflib.get_close_matches(key, {*known, *aliases} - set(decided), n=1)
+            close = difflib.get_close_matches(key, {*known, *aliases} - set(set_by_loop), n=1)
             raise InputError(f"{file.location(key)}: no such parameter{f'; did you mean {close[0]}?' if close else ''}")
+        # Files may come from others: they must not name code to run, nor options that make vLLM run code.
         if key == "verifier":
             refuse_code(file.location(key), key, file.settings[key], verifiers)
         elif key == "vllm_args":
@@ -57,7 +61,7 @@ def read_settings(
 
 
 def _canonical_names(file: SettingsFile, aliases: Mapping[str, str]) -> SettingsFile:
-    """Return the settings by the parameters' own names, in place of aliases."""
+    """Return the file's settings and their locations by the parameters' own names, in place of aliases."""
 
     def canonical(key: object) -> str:
         name = str(key).replace("-", "_")
@@ -72,5 +76,6 @@ def _canonical_names(file: SettingsFile, aliases: Mapping[str, str]) -> Settings
     return file._replace(
         settings=settings,
         lines={canonical(key): line for key, line in file.lines.items()},
+        # Messages show the name that the user gave, for example an alias, spelled as on the command line.
         written={canonical(key): str(key).replace("-", "_") for key in file.settings},
     )

@@ -1,6 +1,6 @@
-"""Data sources, which give a round of the loop its training rows. Each kind is one module in `sources`.
+"""Data sources, which `--feed` adds: they give a round of the loop its training rows.
 
-A kind that generates rollouts has the name of its flow.
+Each kind is one module in `sources`. A kind that generates rollouts has the name of its flow.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class SourceKind(NamedTuple):
     """Parameters -> paths of the rollouts once the source has run, as `read_corpus` takes them."""
     contaminated: Callable[[Any, HeldOut], dict[str, str]]
     """Parameters, held-out problems -> the held-out problems that are among its own, each with a location."""
-    decided: frozenset[str] = frozenset()
+    set_by_loop: frozenset[str] = frozenset()
     """Parameters that the loop sets."""
     prompting: Callable[[Any], Prompting] | None = None
     """Parameters -> prompts of its problems in training; None where rows keep the recorded messages."""
@@ -154,7 +154,7 @@ def _read_value(name: str, value: str, verifier: str | None) -> Settings:
     return read_settings(
         value,
         model=kind.model,
-        decided=kind.decided,
+        set_by_loop=kind.set_by_loop,
         verifiers=[*VERIFIERS, *([verifier] if verifier and verifier not in VERIFIERS else [])],
         check=lambda settings: kind.plan(settings, name, _ANY_ROUND),
     )

@@ -91,7 +91,7 @@ def prepare_rows(
     packing: bool = False,
     allow_no_end: bool = False,
     add_stops: Callable[[Sequence[str]], None] | None = None,
-    tokenizer: str | None = None,
+    tokenizer_hash: str | None = None,
 ) -> PreparedRows:
     """Write into the folder: `train.arrow`, `validation.arrow`, `rows.json`, and to `dropped.jsonl` the rows left out.
 
@@ -111,9 +111,9 @@ def prepare_rows(
             length of each text of a pack.
         allow_no_end: Whether to train although no end-of-turn token carries the loss.
         add_stops: Called with the end-of-turn tokens that carry the loss, and at which the base does not stop.
-        tokenizer: Hash of the model's tokenizer: rows with recorded ids of the same tokenizer are trained on these.
+        tokenizer_hash: Hash of the model's tokenizer: rows with ids recorded by the same one are trained on these.
     """
-    writer = _RowWriter(folder, masks, max_length, model_length, tokenizer)
+    writer = _RowWriter(folder, masks, max_length, model_length, tokenizer_hash)
     with ExitStack() as stack:
         # Files are closed before rows are packed, and are incomplete, hence absent, where a check raises.
         writer.open(stack, [TRAIN, VALIDATION] if validation or split else [TRAIN])
@@ -224,11 +224,11 @@ class _RowWriter:
         masks: The model's tokenizer.
         max_length: Most tokens of a text, by the user.
         model_length: Most tokens of a text, by the model; None for no limit.
-        tokenizer: Hash of the model's tokenizer.
+        tokenizer_hash: Hash of the model's tokenizer.
     """
 
     def __init__(
-        self, folder: Path, masks: Masks, max_length: int, model_length: int | None, tokenizer: str | None
+        self, folder: Path, masks: Masks, max_length: int, model_length: int | None, tokenizer_hash: str | None
     ) -> None:
         self._folder = folder
         self._masks = masks
@@ -242,7 +242,7 @@ class _RowWriter:
         self._turns_left_out: Counter[str] = Counter()
         self._ends: Counter[str] = Counter()
         self._endless = 0
-        self._tokenizer = tokenizer
+        self._tokenizer_hash = tokenizer_hash
         self._recorded_rows = 0
         self._encoded_anew: Counter[str] = Counter()
 
@@ -252,7 +252,7 @@ class _RowWriter:
 
     def add_file(self, path: str, side_of: Callable[[TrainingRow], str]) -> None:
         """Encode and write all rows of one file; `side_of` tells which side a row belongs to."""
-        recorded = RecordedRows(path, self._masks, self._tokenizer)
+        recorded = RecordedRows(path, self._masks, self._tokenizer_hash)
         for number, row in read_training_rows(path):
             side = TRAIN if isinstance(row, BadRow) else side_of(row)
             encoded = self._encode(row, recorded)

@@ -1,7 +1,7 @@
-"""The worker process: `python -m rollmill.jobs.training.worker WORK.json`, started by `run_training`.
+"""The training process: `python -m rollmill.jobs.training.worker WORK.json`, started by `run_worker`.
 
-A process of its own, so that all memory is free when it ends. Its error, one line for the user, is written beside the
-work file.
+A process of its own, so that all memory is free when it ends; with several GPUs torchrun starts one for each (a rank).
+An error that the user can fix is written beside the work file, in one line; others end the process with a traceback.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from rollmill.jobs.training.stop_tokens import GENERATION_CONFIG, read_stop_ids,
 from rollmill.jobs.training.work import CONFIG, TrainingOutcome, TrainingWork
 from rollmill.jobs.training.worker_lock import lock_until_exit
 
-_SCALED_ROPE = ("linear", "dynamic", "yarn")
+_ROPE_TYPES_WITH_UNSCALED_LENGTH = ("linear", "dynamic", "yarn")
 """RoPE types whose `max_position_embeddings` is the length before scaling; others give the length after it."""
 
 
-def main(spec: Path) -> int:
-    """Do the job in a work file; return the exit code."""
-    work = TrainingWork.model_validate_json(spec.read_bytes())
+def main(work_file: Path) -> int:
+    """Run the stage that a work file describes; return the exit code."""
+    work = TrainingWork.model_validate_json(work_file.read_bytes())
     outcome = TrainingOutcome()
-    first = os.environ.get("RANK", "0") == "0"
-    if first:
+    is_rank_zero = os.environ.get("RANK", "0") == "0"
+    if is_rank_zero:  # the lock is of the whole run, and torchrun ends all ranks together
         lock_until_exit(work.lock)
     # Deprecations of libraries tell the user of a run nothing; the log shall show this run's own messages.
     warnings.simplefilter("ignore", FutureWarning)
@@ -49,21 +49,25 @@ def main(spec: Path) -> int:
     except pickle.UnpicklingError as error:  # torch loads with `weights_only`: code in a file is refused
         message = " ".join(str(error).split())[:200]
         outcome = TrainingOutcome(
-            error=f"a file of the model {work.base} or of {work.checkpoints} holds more than numbers, and is not read "
-            f"({message}): remove it if it is not yours"
+            error=f"a file of the model {work.base} or of {work.checkpoints} contains pickled objects other than "
+            f"tensors, and is not read ({message}): remove it if it is not yours"
         )
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         traceback.print_exc()
         outcome = TrainingOutcome(error=f"memory ran out: {memory_advice(work.parameters)}")
-    if outcome.error or first:
+    # Any rank may fail. Where several do, the last one's error counts: nearly always all have the same one.
+    if outcome.error or is_rank_zero:
         atomic_write_bytes(work.outcome, outcome.model_dump_json().encode())
     return 1 if outcome.error else 0
 
 
 def run_stage(work: TrainingWork) -> None:
-    """Do one stage of a run. Raises `RollmillError` for what the user can fix."""
+    """Run one stage: `prepare`, `train` (which prepares if needed) or `merge`.
+
+    Raises `RollmillError` for what the user can fix.
+    """
     if work.stage == "merge":
         from rollmill.jobs.training.merging import merge
 
@@ -79,21 +83,22 @@ def run_stage(work: TrainingWork) -> None:
 
 
 def prepare(work: TrainingWork, tokenizer: Any) -> PreparedRows:
-    """Tokenise the rows, unless an earlier process did."""
+    """Tokenise the rows, unless an earlier process did: with several ranks, stage `prepare` has run first, in one."""
     prepared = read_prepared(work.folder)
     if prepared is not None:
         return prepared
     parameters = work.parameters
     share = parameters.validation_share
-    config, generation = _base_file(work.base, CONFIG), _base_file(work.base, GENERATION_CONFIG)
+    config, generation_config = _base_file(work.base, CONFIG), _base_file(work.base, GENERATION_CONFIG)
     if config:
         shutil.copyfile(config, work.folder / CONFIG)
-    stop_ids = read_stop_ids(generation, config)
+    stop_ids = read_stop_ids(generation_config, config)
     stops = [str(token) for token in tokenizer.convert_ids_to_tokens(stop_ids) if token is not None]
 
     def add_stops(added: Sequence[str]) -> None:
+        # `prepare_rows` calls it with the end-of-turn tokens that the rows teach and the base does not stop at.
         ids = [*stop_ids, *tokenizer.convert_tokens_to_ids(list(added))]
-        write_generation_config(work.folder / GENERATION_CONFIG, generation, ids)
+        write_generation_config(work.folder / GENERATION_CONFIG, generation_config, ids)
 
     return prepare_rows(
         work.folder,
@@ -106,7 +111,7 @@ def prepare(work: TrainingWork, tokenizer: Any) -> PreparedRows:
         packing=parameters.packing,
         allow_no_end=parameters.allow_no_end,
         add_stops=add_stops,
-        tokenizer=tokenizer_hash(work.base),
+        tokenizer_hash=tokenizer_hash(work.base),
     )
 
 
@@ -118,11 +123,11 @@ def model_length(base: str) -> int | None:
         config = AutoConfig.from_pretrained(base, trust_remote_code=False).get_text_config()
     except (OSError, ValueError):  # loading the model reports it
         return None
-    most = getattr(config, "max_position_embeddings", None)
+    max_positions = getattr(config, "max_position_embeddings", None)
     rope = getattr(config, "rope_parameters", None) or {}
-    if isinstance(most, int) and rope.get("rope_type") in _SCALED_ROPE:
-        return int(rope.get("factor", 1.0) * (rope.get("original_max_position_embeddings") or most))
-    return most if isinstance(most, int) else None
+    if isinstance(max_positions, int) and rope.get("rope_type") in _ROPE_TYPES_WITH_UNSCALED_LENGTH:
+        return int(rope.get("factor", 1.0) * (rope.get("original_max_position_embeddings") or max_positions))
+    return max_positions if isinstance(max_positions, int) else None
 
 
 def _tokenizer(base: str) -> Any:
@@ -145,7 +150,7 @@ def _base_file(base: str, name: str) -> str | None:
 
     try:
         path: str | None = cached_file(base, name)
-    except OSError:
+    except OSError:  # also where the hub cannot be reached: loading the model then fails, and reports it
         return None
     return path
 

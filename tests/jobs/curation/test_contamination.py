@@ -58,7 +58,7 @@ def test_other_lengths_of_runs(tmp_path):
     text = " ".join(words(LONG)[2:10])
     assert Benchmarks.read([path], ngram=8).contaminated([text]) == ["b.jsonl:1"]
     assert Benchmarks.read([path], ngram=9).contaminated([text]) == [None]
-    with pytest.raises(InputError, match="runs of 4 words"):
+    with pytest.raises(InputError, match="n-grams of 4 words"):
         Benchmarks.read([path], ngram=4)
 
 

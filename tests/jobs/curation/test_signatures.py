@@ -13,8 +13,8 @@ from rollmill.jobs.curation import signatures as module
 from rollmill.jobs.curation.signatures import (
     NUM_PERM,
     near_duplicates,
-    run_hashes,
-    run_hashes_at,
+    ngram_hashes,
+    ngram_hashes_at,
     signatures,
     split_words,
 )
@@ -69,7 +69,7 @@ def test_words_of_every_script():
 
 
 @pytest.mark.parametrize("length", range(1, 15))
-def test_run_hashes_are_the_polynomial(length):
+def test_ngram_hashes_are_the_polynomial(length):
     hashes = np.random.default_rng(length).integers(0, 1 << 64, 20, dtype=np.uint64)
     expected = []
     for start in range(21 - length):
@@ -77,9 +77,9 @@ def test_run_hashes_are_the_polynomial(length):
         for value in hashes[start : start + length].tolist():
             total = (total * 0x9E3779B97F4A7C15 + value) % (1 << 64)
         expected.append(total)
-    assert run_hashes(hashes, length).tolist() == expected
-    assert run_hashes_at(hashes, np.array([3, 0]), length).tolist() == [expected[3], expected[0]]
-    assert run_hashes(hashes[: length - 1], length).tolist() == []
+    assert ngram_hashes(hashes, length).tolist() == expected
+    assert ngram_hashes_at(hashes, np.array([3, 0]), length).tolist() == [expected[3], expected[0]]
+    assert ngram_hashes(hashes[: length - 1], length).tolist() == []
 
 
 def test_the_estimate_is_near_the_true_similarity():

@@ -79,9 +79,9 @@ def test_existing_data_is_not_generated(tmp_path):
 MISTAKES = [
     ("num_rollouts: 3\n", r"f\.yaml line 1: num_rollouts: no such parameter; did you mean num_rollout\?"),
     ("seed: 1\nqqq: 3\n", r"f\.yaml line 2: qqq: no such parameter$"),
-    ("seed: 1\nmodel-path: m\n", r"f\.yaml line 2: model_path: the loop sets it: leave it out"),
-    ("base_url: http://a\n", "base_url: the loop sets it"),
-    ("adapter: a\n", "adapter: the loop sets it"),
+    ("seed: 1\nmodel-path: m\n", r"f\.yaml line 2: model_path: is set by the loop; leave it out"),
+    ("base_url: http://a\n", "base_url: is set by the loop"),
+    ("adapter: a\n", "adapter: is set by the loop"),
     ("\n\nnum_rollout: 0\n", r"f\.yaml line 3: num_rollout: 0: Input should be greater than or equal to 1"),
     ("num_rollout: many\n", "line 1: num_rollout: 'many': Input should be a valid integer"),
     ('vllm_args: "\'"\n', "line 1: vllm_args: .*No closing quotation"),
@@ -151,7 +151,7 @@ def test_a_data_set_or_feed_is_required(tmp_path):
 
 def test_parameters_set_by_the_loop_exist_in_the_flow():
     for kind in map(source_kind, SOURCES):
-        assert kind.decided - {"adapter"} <= set(kind.model.model_fields)
+        assert kind.set_by_loop - {"adapter"} <= set(kind.model.model_fields)
 
 
 @pytest.mark.parametrize("text", ["verifier: evil:Verifier\n", "verifier: evil.Verifier\n", "{verifier: os.system}"])

@@ -53,7 +53,11 @@ def prepare(folder, *rows, **options):
     path.write_bytes(b"".join(orjson.dumps(each) + b"\n" for each in rows))
     (folder / "rows").mkdir(exist_ok=True)
     return prepare_rows(
-        folder / "rows", Masks(TOKENIZER, "base"), [str(path)], [], **{"max_length": 200, "tokenizer": HASH} | options
+        folder / "rows",
+        Masks(TOKENIZER, "base"),
+        [str(path)],
+        [],
+        **{"max_length": 200, "tokenizer_hash": HASH} | options,
     )
 
 

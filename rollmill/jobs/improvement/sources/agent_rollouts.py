@@ -12,8 +12,8 @@ ENTRY = SourceEntry("agent_rollouts", "SOURCE", "that flow's parameters as YAML 
 
 def _plan(settings: Settings, name: str, context: RoundContext) -> AgentRollouts:
     serving = {key: value for key, value in context.serving.items() if key in AgentRollouts.model_fields}
-    decided = {"model_path": context.policy, "output": str(context.folder / f"{name}.json")}
-    planned = AgentRollouts.model_validate({**serving, **settings, **decided})
+    set_by_loop = {"model_path": context.policy, "output": str(context.folder / f"{name}.json")}
+    planned = AgentRollouts.model_validate({**serving, **settings, **set_by_loop})
     return planned.model_copy(update={"seed": planned.seed + context.seed})
 
 
@@ -25,7 +25,7 @@ def _contaminated(parameters: AgentRollouts, held_out: HeldOut) -> dict[str, str
 
 SOURCE = SourceKind(
     model=AgentRollouts,
-    decided=frozenset({"model_path", "output", "store_block", "retry", "base_url", "endpoint_block"}),
+    set_by_loop=frozenset({"model_path", "output", "store_block", "retry", "base_url", "endpoint_block"}),
     plan=_plan,
     inputs=lambda parameters: [parameters.output],
     contaminated=_contaminated,

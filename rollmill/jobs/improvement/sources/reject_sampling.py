@@ -15,10 +15,10 @@ ENTRY = SourceEntry("reject_sampling", "SOURCE", "that flow's parameters as YAML
 
 
 def _plan(settings: Settings, name: str, context: RoundContext) -> RejectSampling:
-    decided = {"model_path": [context.policy], "model_name": [name], "output_dir": str(context.folder)}
+    set_by_loop = {"model_path": [context.policy], "model_name": [name], "output_dir": str(context.folder)}
     # The loop's command has no flags for columns: messages must not name them. A file of settings has them.
     kind = LoopSampling if name == ROLLOUTS else RejectSampling
-    planned = kind.model_validate({**context.serving, **settings, **decided})
+    planned = kind.model_validate({**context.serving, **settings, **set_by_loop})
     is_set = settings.get("concurrent_problems")
     problems = planned.concurrent_problems if is_set else problems_at_a_time(context.slots, planned.num_rollout)
     return planned.model_copy(update={"seed": planned.seed + context.seed, "concurrent_problems": problems})
@@ -26,7 +26,7 @@ def _plan(settings: Settings, name: str, context: RoundContext) -> RejectSamplin
 
 SOURCE = SourceKind(
     model=RejectSampling,
-    decided=frozenset(
+    set_by_loop=frozenset(
         {"model_path", "model_name", "adapter", "output_dir", "store_block", "retry", "reverify"}
         | {"base_url", "endpoint_block", "skip_vllm_launch"}  # the loop serves each policy itself
     ),
