@@ -17,7 +17,7 @@ from benchmarks.targets import Targets, arguments
 from rollmill.problems import gym
 from rollmill.records import Problem
 from rollmill.verifiers import VerifierPool
-from rollmill.verifiers.surroundings import sandbox_missing
+from rollmill.verifiers.process_sandbox import sandbox_missing
 
 LEAST_OF_PLAIN = 0.8
 PLAIN = "benchmarks.contenders.plain_verifiers"

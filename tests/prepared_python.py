@@ -63,7 +63,7 @@ os._exit(code)
 '''
 
 
-_SANDBOXING = {"rollmill.sandboxes.system", "rollmill.verifiers.surroundings", "rollmill.verifiers.worker_process"}
+_SANDBOXING = {"rollmill.sandboxes.system", "rollmill.verifiers.process_sandbox", "rollmill.verifiers.worker_process"}
 """Modules that show the interpreter's files in sandboxes: these know the real one."""
 
 

@@ -59,7 +59,7 @@ _CONSTANT = re.compile(r"[A-Za-z](?:_?[0-9]{1,3})?|[Cc]onst(?:ant)?|pi")
 _Fault = Callable[[str, Mapping[str, Any]], str | None]
 
 
-def evaluates(name: str) -> bool:
+def executes_answers(name: str) -> bool:
     """Return whether the scorer of the data set `name` evaluates answers as code; True for scorers not reviewed."""
     return name in _GRAMMARS or name not in REVIEWED
 

@@ -16,15 +16,15 @@ from rollmill.verifiers import frames
 from rollmill.verifiers.answer_tag import AnswerReading, encodable
 from rollmill.verifiers.failure import CpuTimeExceededError, VerifierFailed, timeout_verdict
 from rollmill.verifiers.fork import WALL_PER_CPU
+from rollmill.verifiers.process_sandbox import sandbox_missing, warn_unsandboxed
 from rollmill.verifiers.registry import (
     built_in_name,
-    evaluates,
+    executes_answers,
     is_built_in,
     is_trusted,
     make_verifier,
     problem_fault,
 )
-from rollmill.verifiers.surroundings import sandbox_missing, warn_unsandboxed
 from rollmill.verifiers.worker_process import WorkerProcess
 
 if TYPE_CHECKING:  # it brings an HTTP client
@@ -160,7 +160,7 @@ class VerifierPool:
     async def _verify_in_worker(self, problem: Problem, completion: str) -> Verdict:
         frame = _request(problem, completion, self._time_limit_s)
         limit_s = WALL_PER_CPU * self._time_limit_s
-        if evaluates(self._verifier, problem):
+        if executes_answers(self._verifier, problem):
             await asyncio.to_thread(sandbox_missing)  # fills the cache of the next line, which would block the loop
             problem_fault(self._verifier, problem)
             limit_s += _GRACE_S

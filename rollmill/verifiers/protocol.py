@@ -19,8 +19,8 @@ class Verifier(Protocol):
     `prepare()` does slow one-time work, such as heavy imports. A worker calls it before its first verification, outside
     of the time limit.
 
-    Two more are for built-in verifiers, which judge untrusted answers: `evaluates(problem) -> bool` returns whether
-    judging runs the answer as a program, which is then done in a fork, and only in a sandbox;
+    Two more are for built-in verifiers, which judge untrusted answers: `executes_answers(problem) -> bool` returns
+    whether judging runs the answer as a program, which is then done in a fork, and only in a sandbox;
     `prepare_problem(problem)` does before the fork what is the same for all answers.
 
     `verify` may be a coroutine function, for verifiers that wait for a sandbox or a model. It is then awaited in the

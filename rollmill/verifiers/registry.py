@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 import sys
 from collections.abc import Sequence
@@ -17,13 +18,16 @@ if TYPE_CHECKING:  # every command line lists the names, and needs none of this
     from rollmill.verifiers.answer_tag import AnswerReading
     from rollmill.verifiers.protocol import Verifier
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class VerifierEntry(Entry):
     """Declaration of a verifier in its module."""
 
     trusted: bool = field(default=False, kw_only=True)
-    """True if it always terminates quickly and cannot harm the process; it is then called without a worker."""
+    """True if it always terminates quickly and cannot harm the process; it then runs in the calling process, not in a
+    worker process."""
 
 
 VERIFIERS = Registry(
@@ -37,48 +41,52 @@ VERIFIERS = Registry(
 
 
 _OPTIONS = {"answer": "last", "strict_numbers": False}
-"""Options that not every verifier has, with their defaults."""
+"""Options that not every verifier accepts, with their defaults; another value is refused where it is not accepted.
+
+`accept_error` is none of them: verifiers whose distance is 0 or 1 ignore it, with a warning.
+"""
 
 
 class WeightedName(NamedTuple):
     """A verifier among several, and its share of the reward."""
 
     spec: str
+    """Name of one verifier, or the path of a user's own."""
     weight: float
     """Weight as the user gave it; the share is the weight divided by the sum of all."""
 
 
-def read_verifiers(spec: str) -> list[WeightedName]:
+def read_verifiers(verifiers: str) -> list[WeightedName]:
     """Parse one verifier (`math`), or several with weights (`math=0.8 code=0.2`), without importing them.
 
     Raises `ValueError`.
     """
-    parts = spec.split()
+    parts = verifiers.split()
     if len(parts) == 1 and "=" not in parts[0]:
         return [WeightedName(VERIFIERS.check_name(parts[0]), 1.0)]
     if not parts:
-        raise ValueError(f"there is no such verifier: {VERIFIERS.hint(spec)}")
+        raise ValueError(f"there is no such verifier: {VERIFIERS.hint(verifiers)}")
     weighted = [_read_weight(part) for part in parts]
-    names = [name for name, _ in weighted]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    specs = [each.spec for each in weighted]
+    twice = next((spec for spec in specs if specs.count(spec) > 1), None)
     if twice:
         raise ValueError(f"{twice} is given twice: give each verifier one weight")
     return weighted
 
 
-def check_verifiers(spec: str) -> str:
-    """Validate `spec` and return it in canonical form, without importing the verifiers.
+def check_verifiers(verifiers: str) -> str:
+    """Return `math` or `math=0.8 code=0.2` in canonical form, without importing the verifiers.
 
-    Raises `ValueError` as `read_verifiers` does.
+    One verifier has no weight, others six significant digits of it. Raises `ValueError` as `read_verifiers` does.
     """
-    if not spec.split() or (len(spec.split()) == 1 and "=" not in spec):
-        return VERIFIERS.check_name(spec)
-    weighted = read_verifiers(spec)
-    return weighted[0].spec if len(weighted) == 1 else " ".join(f"{name}={weight:g}" for name, weight in weighted)
+    if "=" not in verifiers and len(verifiers.split()) <= 1:
+        return VERIFIERS.check_name(verifiers)  # the text as it is: the message for a wrong name quotes it
+    weighted = read_verifiers(verifiers)
+    return weighted[0].spec if len(weighted) == 1 else " ".join(f"{spec}={weight:g}" for spec, weight in weighted)
 
 
 def _read_weight(part: str) -> WeightedName:
-    name, equals, text = part.rpartition("=")
+    spec, equals, text = part.rpartition("=")
     if not equals:
         raise ValueError(f"{part} has no weight: give each of several verifiers one, as in math=0.8 code=0.2")
     try:
@@ -87,34 +95,46 @@ def _read_weight(part: str) -> WeightedName:
         weight = math.nan
     if not (math.isfinite(weight) and weight > 0):
         raise ValueError(f"{part}: the weight must be a number above 0, not {text}")
-    return WeightedName(VERIFIERS.check_name(name), weight)
+    return WeightedName(VERIFIERS.check_name(spec), weight)
 
 
-def make_verifiers(spec: str, **arguments: Any) -> list[Verifier]:
-    """Make the verifiers that `spec` names, with the arguments of `make_verifier`.
+def make_verifiers(verifiers: str, **arguments: Any) -> list[Verifier]:
+    """Make one or several verifiers, in the order of `read_verifiers`; `open_verifiers` applies the weights.
 
-    Each of several receives the arguments that it has. Raises `InputError` as `make_verifier` does, and for an argument
-    other than the default that none of them has.
+    `arguments` are those of `make_verifier`. Each of several verifiers receives those that it accepts. Warns of an
+    `accept_error` that a verifier ignores. Raises `InputError` as `make_verifier` does, and for a value other than the
+    default that none of several accepts.
     """
     try:
-        weighted = read_verifiers(spec)
+        weighted = read_verifiers(verifiers)
     except ValueError as error:
         raise InputError(str(error)) from None
-    return [make_verifier(name, **taken) for name, taken in share_arguments(weighted, arguments)]
+    made = [make_verifier(spec, **accepted) for spec, accepted in arguments_per_verifier(weighted, arguments)]
+    if tolerance := arguments.get("accept_error"):
+        ignoring = [each.spec for each in weighted if not _uses_accept_error(each.spec)]
+        if ignoring:
+            _log.warning("--accept_error %g has no effect on the verifier %s", tolerance, ", ".join(ignoring))
+    return made
 
 
-def share_arguments(weighted: Sequence[WeightedName], arguments: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Return each verifier's name with its arguments. Raises `InputError`, see `make_verifiers`."""
+def arguments_per_verifier(
+    weighted: Sequence[WeightedName], arguments: dict[str, Any]
+) -> list[tuple[str, dict[str, Any]]]:
+    """Return each verifier's name with its arguments: all that have default values, and others that it accepts.
+
+    Raises `InputError` for a value other than the default that none of several verifiers accepts; one verifier gets all
+    arguments, and `make_verifier` refuses what it does not accept.
+    """
     if len(weighted) == 1:
         return [(weighted[0].spec, arguments)]
-    chosen = _non_default(arguments)
-    knows = {each.spec: {name for name in chosen if _knows(each.spec, name)} for each in weighted}
-    for name, value in chosen.items():
-        if not any(name in known for known in knows.values()):
-            raise InputError(f"none of the verifiers knows {_flag(name, value)}: leave it out, or choose another")
+    non_default = _non_default(arguments)
+    accepted = {each.spec: {name for name in non_default if _accepts(each.spec, name)} for each in weighted}
+    for name, value in non_default.items():
+        if not any(name in names for names in accepted.values()):
+            raise InputError(f"none of the verifiers accepts {_flag(name, value)}: leave it out, or choose another")
     return [
-        (spec, {name: value for name, value in arguments.items() if name not in chosen or name in known})
-        for spec, known in knows.items()
+        (spec, {name: value for name, value in arguments.items() if name not in non_default or name in names})
+        for spec, names in accepted.items()
     ]
 
 
@@ -123,24 +143,25 @@ def make_verifier(
 ) -> Verifier:
     """Make the verifier that `spec` names: one of `VERIFIERS`, or `package.module:Name` (or `package.module.Name`).
 
-    `Name` is a class, called with those of the arguments that it has, or an instance, or a function
+    `Name` is a class, called with those of the arguments that its constructor accepts, or an instance, or a function
     `(problem, completion)`, see `FunctionVerifier`. Raises `InputError` if there is no such verifier, it cannot be
-    made, or it does not have an argument that is not the default.
+    made, or it does not accept an `answer` or `strict_numbers` other than the default.
 
     Args:
-        spec: Name or path.
-        accept_error: Largest distance of a success.
-        answer: The pair of `<answer>` tags that is judged.
+        spec: Name or path of one verifier.
+        accept_error: Largest distance from the ground truth that counts as success; ignored by verifiers without a
+            distance, or whose distance is 0 or 1.
+        answer: Which `<answer>` pair is judged: the first or the last.
         strict_numbers: Whether only a bare number between tags is accepted.
     """
     if not (math.isfinite(accept_error) and accept_error >= 0):
         raise InputError(f"accept_error must be a number from 0, not {accept_error}")
-    chosen = _non_default({"answer": answer, "strict_numbers": strict_numbers})
+    non_default = _non_default({"answer": answer, "strict_numbers": strict_numbers})
     verifier = VERIFIERS.load(spec)
-    _check_takes(spec, verifier, chosen)
+    _check_accepts(spec, verifier, non_default)
     if isinstance(verifier, type):
-        arguments = {"accept_error": accept_error} if _takes(verifier, "accept_error") else {}
-        verifier = _make(spec, verifier, arguments | chosen)
+        arguments = {"accept_error": accept_error} if _has_parameter(verifier, "accept_error") else {}
+        verifier = _make(spec, verifier, arguments | non_default)
     if callable(verifier) and not hasattr(verifier, "verify"):
         from rollmill.verifiers.function_verifier import FunctionVerifier
 
@@ -167,9 +188,12 @@ def is_built_in(spec: str) -> bool:
     return spec in VERIFIERS and VERIFIERS[spec].built_in
 
 
-def evaluates(verifier: Verifier, problem: Problem) -> bool:
-    """Return whether a built-in verifier judges the problem's answers by running them as programs."""
-    method = getattr(verifier, "evaluates", None)
+def executes_answers(verifier: Verifier, problem: Problem) -> bool:
+    """Return whether a built-in verifier judges the problem's answers by running them as programs.
+
+    False for a user's own verifier, whatever it says: it has no limits on resources, and need not survive a fork.
+    """
+    method = getattr(verifier, "executes_answers", None)
     return built_in_name(verifier) is not None and method is not None and bool(method(problem))
 
 
@@ -183,7 +207,7 @@ def problem_fault(verifier: Verifier, problem: Problem) -> str | None:
 
 
 def _imported_class(path: str) -> object:
-    """Return a class if its module is imported, without importing it: otherwise there are no instances to compare."""
+    """Return a class, or None if its module is not imported: then no instance of it can exist."""
     module, _, name = path.partition(":")
     return getattr(sys.modules.get(module), name, None)
 
@@ -202,11 +226,11 @@ def _non_default(arguments: dict[str, Any]) -> dict[str, Any]:
     return {name: arguments[name] for name, default in _OPTIONS.items() if arguments.get(name, default) != default}
 
 
-def _check_takes(spec: str, verifier: object, chosen: dict[str, Any]) -> None:
-    for name, value in chosen.items():
-        if not (isinstance(verifier, type) and _takes(verifier, name)):
+def _check_accepts(spec: str, verifier: object, non_default: dict[str, Any]) -> None:
+    for name, value in non_default.items():
+        if not (isinstance(verifier, type) and _has_parameter(verifier, name)):
             raise InputError(
-                f"verifier {spec!r} knows no {_flag(name, value)}: leave it out, or choose another --verifier"
+                f"verifier {spec!r} does not accept {_flag(name, value)}: leave it out, or choose another --verifier"
             )
 
 
@@ -214,12 +238,21 @@ def _flag(name: str, value: object) -> str:
     return f"--{name}" if value is True else f"--{name} {value}"
 
 
-def _knows(spec: str, name: str) -> bool:
+def _accepts(spec: str, name: str) -> bool:
     kind = VERIFIERS.load(spec)
-    return isinstance(kind, type) and _takes(kind, name)
+    return isinstance(kind, type) and _has_parameter(kind, name)
 
 
-def _takes(kind: type, name: str) -> bool:
+def _uses_accept_error(spec: str) -> bool:
+    """Return whether success depends on `accept_error`: for a class that accepts it, and for every function."""
+    verifier = VERIFIERS.load(spec)
+    if isinstance(verifier, type):
+        return _has_parameter(verifier, "accept_error")
+    return callable(verifier) and not hasattr(verifier, "verify")
+
+
+def _has_parameter(kind: type, name: str) -> bool:
+    """Return whether a class's constructor has a parameter `name`, or `**kwargs`."""
     try:
         parameters = inspect.signature(kind).parameters
     except ValueError:

@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING, Any, Self
 from rollmill.records import Problem, Verdict
 from rollmill.verifiers.pool import VerifierPool
 from rollmill.verifiers.protocol import CompletionJudge
-from rollmill.verifiers.registry import read_verifiers, share_arguments
+from rollmill.verifiers.registry import arguments_per_verifier, read_verifiers
 
 if TYPE_CHECKING:  # it brings an HTTP client
     from rollmill.verifiers.judge import JudgeConfig
 
 
-def open_verifiers(spec: str, *, judge: JudgeConfig | None = None, **arguments: Any) -> CompletionJudge:
+def open_verifiers(verifiers: str, *, judge: JudgeConfig | None = None, **arguments: Any) -> CompletionJudge:
     """Return an unopened judge of completions by one verifier, or by several with weights.
 
     The other arguments, and the `InputError`s, are those of `make_verifiers`.
     """
-    named = read_verifiers(spec)
-    pools = [VerifierPool(name, **taken, judge=judge) for name, taken in share_arguments(named, arguments)]
-    return pools[0] if len(pools) == 1 else WeightedVerifiers(pools, [weight for _, weight in named])
+    weighted = read_verifiers(verifiers)
+    per_verifier = arguments_per_verifier(weighted, arguments)
+    pools = [VerifierPool(spec, **accepted, judge=judge) for spec, accepted in per_verifier]
+    return pools[0] if len(pools) == 1 else WeightedVerifiers(pools, [each.weight for each in weighted])
 
 
 class WeightedVerifiers:

@@ -27,7 +27,7 @@ from rollmill.verifiers.confinement import bind, close_scratch, compute_only, cp
 from rollmill.verifiers.fork import failure_reply, judge_in_fork
 from rollmill.verifiers.protocol import Verifier
 from rollmill.verifiers.reasoning_gym_score import ReasoningGymVerifier
-from rollmill.verifiers.registry import evaluates, make_verifier
+from rollmill.verifiers.registry import executes_answers, make_verifier
 
 PR_SET_PDEATHSIG = 1
 _FIRST = 1
@@ -127,7 +127,7 @@ def confine(verifier: Verifier | str, *, sandboxed: bool) -> None:
             compute_only()
         return
     close_scratch()
-    if not hasattr(verifier, "evaluates"):  # a verifier that evaluates answers must still be able to fork
+    if not hasattr(verifier, "executes_answers"):  # a verifier that executes answers must still be able to fork
         compute_only()
 
 
@@ -137,7 +137,7 @@ def reply_to(verifier: Verifier | str, request: dict[str, Any], limits: Limits |
         return {"raised": verifier}
     try:
         problem = Problem.model_validate(request["problem"])
-        forked = limits is not None and evaluates(verifier, problem)
+        forked = limits is not None and executes_answers(verifier, problem)
         if forked:
             cast(ReasoningGymVerifier, verifier).prepare_problem(problem)
     except BaseException as error:

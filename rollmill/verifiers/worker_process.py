@@ -15,7 +15,7 @@ from rollmill.errors import describe
 from rollmill.terminal.stall_watch import TimedStep
 from rollmill.verifiers import frames
 from rollmill.verifiers.failure import CpuTimeExceededError, VerifierFailed
-from rollmill.verifiers.surroundings import LIMITS, built_in_process
+from rollmill.verifiers.process_sandbox import LIMITS, built_in_process
 
 MOST_REPLY_BYTES = 1 << 28
 """Size limit of one reply; a worker that exceeds it is killed."""

@@ -13,7 +13,7 @@ from rollmill.inference.sampled_tokens import TokenSource
 from rollmill.inference.scripted import Script, ScriptedServer
 from rollmill.inference.server import SERVER_ENVIRONMENT
 from rollmill.inference.tokenizer_hash import tokenizer_hash
-from rollmill.verifiers.surroundings import sandbox_missing
+from rollmill.verifiers.process_sandbox import sandbox_missing
 from tests.generation.run_factory import opened
 from tests.generation.test_chat import make
 from tests.inference.vllm_processes import ONE_THREAD, prepared_vllm

@@ -12,11 +12,11 @@ import pytest
 from rollmill.problems import gym
 from rollmill.records import Problem
 from rollmill.sandboxes.sandbox import Limits
-from rollmill.verifiers import VerifierFailed, VerifierPool, frames, surroundings, worker_process
+from rollmill.verifiers import VerifierFailed, VerifierPool, frames, process_sandbox, worker_process
 from rollmill.verifiers.worker_process import WorkerProcess
 from tests.verifiers import attacks
 
-pytestmark = pytest.mark.skipif(surroundings.sandbox_missing() is not None, reason="there is no bubblewrap here")
+pytestmark = pytest.mark.skipif(process_sandbox.sandbox_missing() is not None, reason="there is no bubblewrap here")
 
 LIMIT_S = 1.5
 
@@ -39,7 +39,7 @@ def entry_of(name, **config):
 def bare(patch):
     """Make the package `bare` importable in workers of built-in verifiers."""
     patch.syspath_prepend(Path(__file__).parent / "custom")
-    patch.setattr(surroundings, "_PACKAGES", (*surroundings._PACKAGES, "bare"))
+    patch.setattr(process_sandbox, "_PACKAGES", (*process_sandbox._PACKAGES, "bare"))
 
 
 @pytest.fixture(scope="module")

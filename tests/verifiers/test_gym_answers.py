@@ -7,7 +7,7 @@ import textwrap
 import pytest
 
 from rollmill.problems import gym
-from rollmill.verifiers.gym_answers import LONGEST_ANSWER, REVIEWED, answer_fault, evaluates
+from rollmill.verifiers.gym_answers import LONGEST_ANSWER, REVIEWED, answer_fault, executes_answers
 from rollmill.verifiers.reasoning_gym_score import ReasoningGymVerifier
 from tests.verifiers.gym_entries import EVALUATING, fault, make_gym_entry, score
 
@@ -23,9 +23,9 @@ def right_answer(entry):
 
 
 def test_which_scorers_evaluate():
-    assert [name for name in sorted(REVIEWED) if evaluates(name)] == EVALUATING
-    assert evaluates("composite")
-    assert evaluates("a_data_set_of_another_release")
+    assert [name for name in sorted(REVIEWED) if executes_answers(name)] == EVALUATING
+    assert executes_answers("composite")
+    assert executes_answers("a_data_set_of_another_release")
 
 
 def check_right_answers(name, seeds, count):

@@ -12,7 +12,7 @@ import pytest
 
 from rollmill.errors import InputError
 from rollmill.verifiers import VerifierFailed, VerifierPool
-from rollmill.verifiers.surroundings import sandbox_missing
+from rollmill.verifiers.process_sandbox import sandbox_missing
 from tests.waiting import wait_until
 
 

@@ -86,7 +86,7 @@ def test_the_prompt_may_surround_the_question():
 def test_entry_that_differs_from_the_prompt_is_an_error():
     _, problem = entry_of("leg_counting")
     other = problem.model_copy(update={"prompt": "How many legs has a cat?"})
-    with pytest.raises(ValueError, match="p-1: entry 1 of leg_counting made again asks something else"):
+    with pytest.raises(ValueError, match="p-1: entry 1 of leg_counting, regenerated, asks something else"):
         ReasoningGymVerifier().verify(other, "4")
 
 
@@ -96,7 +96,7 @@ def test_entry_that_differs_from_the_prompt_is_an_error():
         (None, "there is no"),
         ({"name": 3}, "name is not a text"),
         ({"name": "leg_counting", "config": []}, "config is not an object"),
-        ({"name": "leg_counting", "config": {}, "index": 0}, "no seed"),
+        ({"name": "leg_counting", "config": {}, "index": 0}, "no integer seed"),
         ({"name": "leg_counting", "config": {"seed": 1}, "index": -1}, "index is not a number from 0"),
         ({"name": "leg_counting", "config": {"seed": 1}}, "index is not a number from 0"),
     ],

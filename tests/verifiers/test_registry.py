@@ -5,7 +5,7 @@ import pytest
 
 from rollmill.errors import InputError
 from rollmill.records import Problem
-from rollmill.verifiers import VERIFIERS, is_trusted, make_verifier, problem_fault
+from rollmill.verifiers import VERIFIERS, is_trusted, make_verifier, make_verifiers, problem_fault
 from rollmill.verifiers.numeric import NumericVerifier
 
 
@@ -36,12 +36,21 @@ def test_the_accepted_error_is_passed_on(custom):
     assert make_verifier("numeric", accept_error=0.5).accept_error == 0.5
 
 
+def test_an_accepted_error_without_effect_is_reported(custom, caplog):
+    make_verifiers("numeric", accept_error=0.5)
+    make_verifiers("unruly:Tolerant=1 math=1", accept_error=0.0)
+    make_verifiers("functions:value", accept_error=0.5)  # functions are compared with it
+    assert not caplog.messages
+    make_verifiers("numeric=1 math=1 unruly:Unruly=1", accept_error=0.5)
+    assert caplog.messages == ["--accept_error 0.5 has no effect on the verifier math, unruly:Unruly"]
+
+
 def test_reading_is_passed_to_verifiers_that_have_it(custom):
     assert make_verifier("exact", answer="first").version == "2-first"
     assert make_verifier("numeric", answer="first", strict_numbers=True).version == "1"
-    with pytest.raises(InputError, match="'exact' knows no --strict_numbers: leave it out"):
+    with pytest.raises(InputError, match="'exact' does not accept --strict_numbers: leave it out"):
         make_verifier("exact", strict_numbers=True)
-    with pytest.raises(InputError, match="'unruly:Unruly' knows no --answer first"):
+    with pytest.raises(InputError, match="'unruly:Unruly' does not accept --answer first"):
         make_verifier("unruly:Unruly", answer="first")
 
 

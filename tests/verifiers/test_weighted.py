@@ -48,7 +48,7 @@ def test_identity_has_all_verifiers_with_their_weights() -> None:
 def test_options_are_passed_to_verifiers_that_have_them() -> None:
     readings = {"accept_error": 0.0, "answer": "first", "strict_numbers": True}
     assert open_verifiers("numeric=1 exact=1", **readings).identity["verifier"] == "numeric@1=1 exact@2-first=1"
-    with pytest.raises(InputError, match=r"none of the verifiers knows --answer first: leave it out"):
+    with pytest.raises(InputError, match=r"none of the verifiers accepts --answer first: leave it out"):
         open_verifiers("choice=1 code=1", accept_error=0.0, answer="first")
 
 

@@ -10,14 +10,14 @@ from rollmill.errors import InputError
 from rollmill.problems import ProblemSource, gym, load_problems
 from rollmill.records import Problem
 from rollmill.sandboxes.system_calls import filter_program
-from rollmill.verifiers import VerifierPool, frames, make_verifier, problem_fault, surroundings
+from rollmill.verifiers import VerifierPool, frames, make_verifier, problem_fault, process_sandbox
 from rollmill.verifiers.worker_process import WorkerProcess
 
 
 @pytest.fixture
 def no_bubblewrap(monkeypatch, tmp_path):
     """A machine on which bubblewrap is not installed."""
-    cached = (surroundings.sandbox_missing, surroundings.warn_unsandboxed)
+    cached = (process_sandbox.sandbox_missing, process_sandbox.warn_unsandboxed)
     for each in cached:
         each.cache_clear()
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -82,7 +82,7 @@ def test_missing_sandbox_refuses_the_run_when_problems_load(no_bubblewrap, tmp_p
 @pytest.mark.skipif(not filter_program(processes=False), reason="no filter for this kind of processor")
 def test_missing_sandbox_still_forbids_starting_processes(no_bubblewrap, make_problem, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parent / "custom")
-    monkeypatch.setattr(surroundings, "_PACKAGES", (*surroundings._PACKAGES, "bare"))
+    monkeypatch.setattr(process_sandbox, "_PACKAGES", (*process_sandbox._PACKAGES, "bare"))
 
     async def run(expression):
         worker = await WorkerProcess.spawn(built_in=True)
@@ -98,20 +98,20 @@ def test_missing_sandbox_still_forbids_starting_processes(no_bubblewrap, make_pr
 
 def test_environment_is_empty_without_a_sandbox(no_bubblewrap, monkeypatch):
     monkeypatch.setenv("VLLM_API_KEY", "secret")
-    with surroundings.built_in_process("7") as (command, environment, files):
+    with process_sandbox.built_in_process("7") as (command, environment, files):
         assert (command[0].rpartition("/")[2][:6], files) == ("python", [])
     assert environment.pop("PYTHONHASHSEED") == "7"
     assert set(environment) == {"LANG", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PYTHONDONTWRITEBYTECODE"}
 
 
-@pytest.mark.skipif(surroundings.sandbox_missing() is not None, reason="there is no bubblewrap here")
+@pytest.mark.skipif(process_sandbox.sandbox_missing() is not None, reason="there is no bubblewrap here")
 def test_only_editable_packages_are_mounted_from_outside_site_packages(monkeypatch, tmp_path):
     package = tmp_path / "beside" / "checked_out"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
     (package.parent / "notes.txt").write_text("mine")
     monkeypatch.syspath_prepend(package.parent)
-    monkeypatch.setattr(surroundings, "_PACKAGES", ("rollmill", "checked_out"))
-    settings = surroundings._settings({})
+    monkeypatch.setattr(process_sandbox, "_PACKAGES", ("rollmill", "checked_out"))
+    settings = process_sandbox._settings({})
     assert str(package) in settings
     assert str(package.parent) not in settings
