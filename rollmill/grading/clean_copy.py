@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from rollmill.grading.patch import ATTRIBUTES, CLEAN_GIT
 from rollmill.grading.problem import GradedProblem
-from rollmill.grading.tree import REGULAR, BadTreeError, Marks, Tree, TreeEntry, read_tar, write_tar
+from rollmill.grading.tree import REGULAR, BadTreeError, Digests, Tree, TreeEntry, read_tar, write_tar
 from rollmill.sandboxes.files import read_file, read_tree, write_file
 from rollmill.sandboxes.sandbox import Execution, Limits, Sandbox, SandboxError, SandboxHost, SandboxSpec
 
@@ -132,9 +132,9 @@ class CleanCopies:
         _run_with_input(sandbox, folder, write_tar(parts), _RESTORE, "a built tree cannot be restored", {})
 
 
-def difference(start: Marks, tree: Tree) -> Overlay:
+def difference(start: Digests, tree: Tree) -> Overlay:
     """Return the overlay that turns the start tree into `tree`."""
-    files = {path: file for path, file in tree.items() if start.get(path) != file.mark}
+    files = {path: file for path, file in tree.items() if start.get(path) != file.digest}
     return Overlay(files, [path for path in start if path not in tree])
 
 

@@ -214,7 +214,7 @@ def _build_and_test(case: _Case, prepared: BuiltProblem, patch: Patch) -> Overla
         if why:
             raise _EndedError("build", f"the build failed: {why}")
         try:
-            overlay = difference(prepared.start.marks, copies.read(sandbox, prepared.folder))
+            overlay = difference(prepared.start.digests, copies.read(sandbox, prepared.folder))
         except BadTreeError as error:
             raise _EndedError("build", f"the built work tree cannot be judged: {error}") from error
         _require_own_changes(prepared, patch, overlay)

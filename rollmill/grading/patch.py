@@ -7,13 +7,15 @@ hook, filter or attribute of the tree applied. Files that the start commit's `.g
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from rollmill.grading.tree import LINK, BadTreeError, Marks, Tree, marks, show
+from rollmill.grading.tree import LINK, BadTreeError, Digests, Tree, file_digests, show
 from rollmill.sandboxes.sandbox import SandboxError
 
 ATTRIBUTES = "* -text !eol -filter -ident -working-tree-encoding !diff !merge -whitespace -export-subst\n"
@@ -27,7 +29,8 @@ CLEAN_GIT = {
 }
 """Environment of a git that reads only its repository's configuration."""
 
-_AUTHOR = b"rollmill <rollmill@localhost> 0 +0000\n"
+_COMMITTER = b"rollmill <rollmill@localhost> 0 +0000\n"
+# Git refuses names that macOS or Windows would take for `.git`. Nothing is checked out here, so that they are harmless.
 _SETTINGS = ("core.quotepath=true", "core.protectHFS=false", "core.protectNTFS=false", "core.hooksPath=/dev/null")
 
 
@@ -46,17 +49,17 @@ class Patch(NamedTuple):
 
     changes: list[Change]
     diff: str
-    """For `git apply`; empty without changes. Files that are not UTF-8 are in it as binary patches."""
+    """For `git apply`; empty without changes. Only files that are not UTF-8 are in it as binary patches."""
 
     @property
     def status(self) -> str:
         """The changes as `git status --porcelain` prints them, with git's quoting of paths."""
-        marks = {"A": "??"}
-        return "".join(f"{marks.get(change.status, ' ' + change.status)} {change.path}\n" for change in self.changes)
+        letters = {"A": "??"}
+        return "".join(f"{letters.get(change.status, ' ' + change.status)} {change.path}\n" for change in self.changes)
 
 
-class StartTree:
-    """The tree that agents start from, as a repository in a scratch folder; makes patches against it.
+class PatchBase:
+    """Makes patches against the tree that agents start from, which it keeps as a repository in a scratch folder.
 
     `tree` is the work tree at its start, `tracked` the paths of its commit. Untracked files that the start commit's
     `.gitignore` excludes are left out on both sides. Raises `SandboxError` if the git of this machine fails.
@@ -65,19 +68,20 @@ class StartTree:
 
     def __init__(self, tree: Tree, tracked: Iterable[bytes], scratch: Path) -> None:
         self._tracked = frozenset(tracked)
-        self._ignoring = scratch / "ignoring"
+        # A work tree of only the `.gitignore` files of the start commit.
+        self._gitignores = scratch / "ignoring"
         self._git = scratch / "start.git"
-        self._ignoring.mkdir()
+        self._gitignores.mkdir()
         for path, file in tree.items():
             if path.rpartition(b"/")[2] == b".gitignore" and path in self._tracked and file.mode != LINK:
-                target = self._ignoring / os.fsdecode(path)
+                target = self._gitignores / os.fsdecode(path)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(file.content)
         _init(self._git)
-        self.marks: Marks = marks(tree)
+        self.digests: Digests = file_digests(tree)
         """Digests of all files at the start, including ignored ones."""
         ignored = self._ignored(tree)
-        self._base: Marks = {path: mark for path, mark in self.marks.items() if path not in ignored}
+        self._base: Digests = {path: digest for path, digest in self.digests.items() if path not in ignored}
         kept: Tree = {path: tree[path] for path in self._base}
         _import(self._git, "start", kept, [], None)
         self._commit = _run(self._git, "rev-parse", "refs/heads/start").decode().strip()
@@ -94,7 +98,7 @@ class StartTree:
         """
         ignored = self._ignored(path for path in after if path not in self._base)
         changed = {
-            path: file for path, file in after.items() if path not in ignored and self._base.get(path) != file.mark
+            path: file for path, file in after.items() if path not in ignored and self._base.get(path) != file.digest
         }
         deleted = [path for path in self._base if path not in after]
         if not changed and not deleted:
@@ -109,28 +113,48 @@ class StartTree:
     def _diff(self, git: Path) -> Patch:
         sides = (self._commit, "refs/heads/changed")
         raw = _run(git, "diff", "--raw", "-z", "--no-renames", "--no-abbrev", *sides).split(b"\0")
-        changes = [
-            Change(kind.split()[4].decode(), show(path), kind.split()[1].decode())
-            for kind, path in zip(raw[0:-1:2], raw[1::2], strict=True)
-        ]
+        changes = [_parse_change(meta, path) for meta, path in zip(raw[0:-1:2], raw[1::2], strict=True)]
         command = ("diff", "--binary", "--full-index", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames")
         diff = _run(git, *command, *sides)
         try:
             return Patch(changes, diff.decode())
-        except UnicodeDecodeError:  # text in another encoding: only as binary files does it stay what it is
+        except UnicodeDecodeError:  # git calls a file text whatever its encoding, but a binary patch is always ASCII
             (git / "info/attributes").write_text(ATTRIBUTES + "* -diff\n")
+        binary = _run(git, *command, *sides)
+        # Both have the same files in the same order.
+        sections = zip(_split_files(diff), _split_files(binary), strict=True)
         try:
-            return Patch(changes, _run(git, *command, *sides).decode())
-        except UnicodeDecodeError as error:
+            return Patch(changes, "".join(_decode_first(*section) for section in sections))
+        except UnicodeDecodeError as error:  # git shows links' targets as text, whatever the attributes say
             raise BadTreeError("a symbolic link in it points to a name that is no UTF-8") from error
 
     def _ignored(self, paths: Iterable[bytes]) -> set[bytes]:
         candidates = [path for path in paths if path not in self._tracked]
         if not candidates:
             return set()
-        named = b"".join(b"./%s\0" % path for path in candidates)  # a bare `:x` would be one of git's patterns
-        output = _run(self._git, "check-ignore", "--no-index", "-z", "--stdin", tree=self._ignoring, stdin=named)
+        named = b"".join(b"./%s\0" % path for path in candidates)  # a path that begins with `:` would be pathspec magic
+        output = _run(self._git, "check-ignore", "--no-index", "-z", "--stdin", tree=self._gitignores, stdin=named)
         return {path.removeprefix(b"./") for path in output.split(b"\0")[:-1]}
+
+
+def _parse_change(meta: bytes, path: bytes) -> Change:
+    """Parse an entry of `git diff --raw -z`: `:mode mode id id status`, and the path."""
+    _, mode, _, _, status = meta.split()
+    return Change(status.decode(), show(path), mode.decode())
+
+
+def _split_files(diff: bytes) -> list[bytes]:
+    """Split a patch into those of its files. Lines of content begin with another character than a header's."""
+    return re.split(rb"^(?=diff --git )", diff, flags=re.MULTILINE)[1:]
+
+
+def _decode_first(*patches: bytes) -> str:
+    """Decode the first of a file's patches that is UTF-8. Raises `UnicodeDecodeError` as the last one does."""
+    *preferred, last = patches
+    for patch in preferred:
+        with suppress(UnicodeDecodeError):
+            return patch.decode()
+    return last.decode()
 
 
 def _init(git: Path, *, alternate: Path | None = None) -> None:
@@ -152,7 +176,7 @@ def _import(git: Path, branch: str, files: Tree, deleted: Iterable[bytes], paren
         deleted: Paths of the parent to remove.
         parent: Commit; None for a root commit.
     """
-    stream = [b"commit refs/heads/%s\ncommitter %sdata 0\n" % (branch.encode(), _AUTHOR)]
+    stream = [b"commit refs/heads/%s\ncommitter %sdata 0\n" % (branch.encode(), _COMMITTER)]
     if parent:
         stream.append(b"from %s\n" % parent.encode())
     stream += [b"D %s\n" % _quoted(path) for path in deleted]
@@ -165,8 +189,8 @@ def _import(git: Path, branch: str, files: Tree, deleted: Iterable[bytes], paren
 
 def _quoted(path: bytes) -> bytes:
     """Quote a path as a C string, as fast-import reads them."""
-    plain = (b"%c" if 32 <= byte < 127 and byte not in b'"\\' else b"\\%03o" for byte in path)
-    return b'"' + b"".join(form % byte for form, byte in zip(plain, path, strict=True)) + b'"'
+    quoted = (b"%c" % byte if 32 <= byte < 127 and byte not in b'"\\' else b"\\%03o" % byte for byte in path)
+    return b'"' + b"".join(quoted) + b'"'
 
 
 def _run(git: Path, command: str, *arguments: str, tree: Path | None = None, stdin: bytes | None = None) -> bytes:
@@ -174,10 +198,10 @@ def _run(git: Path, command: str, *arguments: str, tree: Path | None = None, std
 
     Args:
         git: The repository.
-        command: Of git.
-        arguments: Of the command.
-        tree: Work tree; None for commands without one.
-        stdin: Input; None for none.
+        command: Git's subcommand.
+        arguments: Options and arguments of the subcommand.
+        tree: Work tree; None for subcommands that need none.
+        stdin: Standard input; None for an empty one.
     """
     settings = [part for setting in _SETTINGS for part in ("-c", setting)]
     environment: Mapping[str, str] = {"PATH": os.environ.get("PATH", os.defpath), "GIT_DIR": str(git), **CLEAN_GIT}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rollmill.grading.clean_copy import COMMAND_ENVIRONMENT, CleanCopies, Overlay, ProblemError, difference
-from rollmill.grading.patch import StartTree
+from rollmill.grading.patch import PatchBase
 from rollmill.grading.problem import GradedProblem
 from rollmill.grading.test_summary import summary
 from rollmill.grading.tree import BadTreeError
@@ -23,7 +23,7 @@ class BuiltProblem(NamedTuple):
     allowed: list[str]
     """Patterns of files that may change, relative to the root."""
     commit: str
-    start: StartTree
+    start: PatchBase
     overlay: Overlay
     """The difference of the built tree from the start tree."""
     test_summary: list[str]
@@ -43,10 +43,10 @@ def prepare(problem: GradedProblem, copies: CleanCopies, scratch: Path) -> Built
             folder, prefix, commit, tracked, tree = copies.read_start(sandbox)
             if not commit.startswith(problem.commit_id):
                 raise ProblemError(f"image {problem.image_name!r} is at commit {commit}, not {problem.commit_id}")
-            start = StartTree(tree, tracked, scratch)
+            start = PatchBase(tree, tracked, scratch)
             _require(problem, "build", run_command(sandbox, problem.build_command))
             overlay = (
-                difference(start.marks, copies.read(sandbox, folder)) if problem.build_command else Overlay({}, [])
+                difference(start.digests, copies.read(sandbox, folder)) if problem.build_command else Overlay({}, [])
             )
         except BadTreeError as error:
             raise ProblemError(f"the work tree of image {problem.image_name!r} cannot be used: {error}") from error

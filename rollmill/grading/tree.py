@@ -23,14 +23,14 @@ class TreeEntry(NamedTuple):
     """Of a symbolic link: its target."""
 
     @property
-    def mark(self) -> bytes:
+    def digest(self) -> bytes:
         """SHA-256 of mode and content."""
         return hashlib.sha256(self.mode.encode() + self.content).digest()
 
 
 Tree = dict[bytes, TreeEntry]
 """Files by path: relative to the work tree's root, `/` between names, as the file system's bytes."""
-Marks = dict[bytes, bytes]
+Digests = dict[bytes, bytes]
 """Files' digests by path."""
 
 _LONGEST_PATH = 4000
@@ -80,9 +80,9 @@ def write_tar(tree: Tree) -> bytes:
     return archive.getvalue()
 
 
-def marks(tree: Tree) -> Marks:
+def file_digests(tree: Tree) -> Digests:
     """Return the digests of all files, to detect changes later."""
-    return {path: file.mark for path, file in tree.items()}
+    return {path: file.digest for path, file in tree.items()}
 
 
 def show(path: bytes) -> str:

@@ -5,9 +5,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rollmill.grading.clean_copy import CleanCopies, difference
-from rollmill.grading.patch import StartTree
+from rollmill.grading.patch import PatchBase
 from rollmill.grading.problem import GradedProblem
-from rollmill.grading.tree import EXECUTABLE, LINK, REGULAR, Tree, TreeEntry, marks
+from rollmill.grading.tree import EXECUTABLE, LINK, REGULAR, Tree, TreeEntry, file_digests
 from rollmill.sandboxes.bubblewrap import BubblewrapHost
 from rollmill.sandboxes.sandbox import Limits, SandboxSpec
 from tests.grading.repositories import C_FAST
@@ -27,7 +27,7 @@ def test_built_tree_is_restored_exactly(host: BubblewrapHost, problems: dict[str
             "ln -s total.h link; printf 1 > $'new\\nline'; printf 2 > $'\\xff'; mkdir empty; chmod +x total.h"
         )
         built = copies.read(sandbox, folder)
-    overlay = difference(marks(tree), built)
+    overlay = difference(file_digests(tree), built)
     assert overlay.deleted == [b"bench.c"]
     assert {b"run_bench", b"link", b"new\nline", b"\xff", b"bench.c/x", b"total.h"} <= overlay.files.keys()
     assert b"test.c" not in overlay.files
@@ -58,7 +58,7 @@ def test_patch_is_applied_exactly_despite_gitattributes(
             b"b.dos": TreeEntry(REGULAR, b"\r\n\n\r"),
             b"c": TreeEntry(REGULAR, b"\0\r\n"),
         }
-        patch = StartTree(tree, tracked, Path(scratch)).take_patch(after)
+        patch = PatchBase(tree, tracked, Path(scratch)).take_patch(after)
         copies.apply(sandbox, folder, patch.diff)
         assert copies.read(sandbox, folder) == after
         assert sandbox.execute("ls -A /tmp").output == ""

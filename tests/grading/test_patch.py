@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rollmill.grading.patch import CLEAN_GIT, Change, StartTree
+from rollmill.grading.patch import CLEAN_GIT, Change, PatchBase
 from rollmill.grading.tree import EXECUTABLE, LINK, REGULAR, BadTreeError, Tree, TreeEntry, read_tar, write_tar
 
 START: Tree = {
@@ -87,7 +87,7 @@ def test_every_kind_of_change_is_in_one_patch(tmp_path: Path) -> None:
         b"forced.o": TreeEntry(REGULAR, b"\0\2"),
     }
     del after[b".gitattributes"]
-    patch = StartTree(START, START, tmp_path).take_patch(after)
+    patch = PatchBase(START, START, tmp_path).take_patch(after)
     assert patch.changes == [
         Change("D", ".gitattributes", "000000"),
         Change("M", "README", "100644"),
@@ -105,30 +105,44 @@ def test_every_kind_of_change_is_in_one_patch(tmp_path: Path) -> None:
 
 def test_patch_is_text_and_ignores_gitattributes(tmp_path: Path) -> None:
     after = {**START, b"src/a.py": TreeEntry(REGULAR, b"x = 2\n")}
-    assert StartTree(START, START, tmp_path).take_patch(after).diff.splitlines()[-2:] == ["-x = 1", "+x = 2"]
+    assert PatchBase(START, START, tmp_path).take_patch(after).diff.splitlines()[-2:] == ["-x = 1", "+x = 2"]
+
+
+def test_only_files_that_are_not_utf8_are_binary_patches(tmp_path: Path) -> None:
+    after = {
+        **START,
+        b"caf\xe9": TreeEntry(REGULAR, b"diff --git a/x b/x\n\ndiff --git a/y b/y"),
+        b"latin.txt": TreeEntry(REGULAR, b"caf\xe9\n"),
+        b"run": TreeEntry(LINK, b"README"),
+        b"src/a.py": TreeEntry(REGULAR, b"x = 2\r\ndiff --git \n"),
+    }
+    patch = PatchBase(START, START, tmp_path).take_patch(after)
+    assert patch.diff.count("GIT binary patch") == 1
+    assert patch.diff.endswith("-x = 1\n+x = 2\r\n+diff --git \n")
+    assert applied(START, patch.diff) == after
 
 
 def test_agents_gitignore_is_ignored(tmp_path: Path) -> None:
     after = {**START, b".gitignore": TreeEntry(REGULAR, b"*\n"), b"evil.py": TreeEntry(REGULAR, b"")}
-    patch = StartTree(START, START, tmp_path).take_patch(after)
+    patch = PatchBase(START, START, tmp_path).take_patch(after)
     assert [change.path for change in patch.changes] == [".gitignore", "evil.py"]
 
 
 def test_equal_trees_have_no_patch(tmp_path: Path) -> None:
-    start = StartTree(START, START, tmp_path)
+    start = PatchBase(START, START, tmp_path)
     assert start.take_patch(dict(START)) == ([], "")
     assert start.take_patch({**START, b"x.o": TreeEntry(REGULAR, b"")}) == ([], "")
 
 
 def test_patch_excludes_ignored_files_of_the_image(tmp_path: Path) -> None:
-    start = StartTree({**START, b"old.o": TreeEntry(REGULAR, b"1")}, START, tmp_path)
+    start = PatchBase({**START, b"old.o": TreeEntry(REGULAR, b"1")}, START, tmp_path)
     assert start.take_patch({**START, b"old.o": TreeEntry(REGULAR, b"2")}) == ([], "")
     assert start.take_patch(dict(START)) == ([], "")
 
 
 def test_link_to_a_non_utf8_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadTreeError, match="no UTF-8"):
-        StartTree(START, START, tmp_path).take_patch({**START, b"a": TreeEntry(LINK, b"\xff")})
+        PatchBase(START, START, tmp_path).take_patch({**START, b"a": TreeEntry(LINK, b"\xff")})
 
 
 NAMES = st.one_of(
@@ -170,7 +184,7 @@ def test_git_apply_of_the_patch_gives_exactly_the_tree(start: Tree, other: Tree,
     moved = {path + b".moved": file for path, file in start.items() if path not in kept and data.draw(st.booleans())}
     after = settle({**moved, **kept, **other})
     with TemporaryDirectory() as scratch:
-        patch = StartTree(start, start, Path(scratch)).take_patch(after)
+        patch = PatchBase(start, start, Path(scratch)).take_patch(after)
     assert applied(start, patch.diff) == after
     assert {change.path for change in patch.changes} == {
         path.decode("utf-8", "backslashreplace")
@@ -277,7 +291,7 @@ def test_git_configuration_of_a_tree_is_not_applied(tmp_path: Path) -> None:
         b"objects/info/alternates": TreeEntry(REGULAR, b"/etc\n"),
         b"link": TreeEntry(LINK, b"/etc/passwd"),
     }
-    patch = StartTree(START, START, tmp_path / "home").take_patch(after)
+    patch = PatchBase(START, START, tmp_path / "home").take_patch(after)
     assert {change.path.encode() for change in patch.changes} == {
         path for path in after if after[path] != START.get(path)
     }
