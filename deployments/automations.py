@@ -16,11 +16,13 @@ _DEPLOYED: dict[str, str | list[str]] = {
     "prefect.resource.role": "deployment",
     "prefect.resource.id": "prefect.deployment.*",
 }
-_FIRST_TIME = ["0", "1"]
-"""Values of a run's count at its first crash."""
+_FIRST_CRASH = ["0", "1"]
+"""A run's count of starts: 1 at its first crash while it runs, 0 if a worker took it and never started it.
 
-
-_ONCE = timedelta(seconds=10)
+A run that never started is restarted each time, since nothing of it was tried yet.
+"""
+_DEDUPLICATION = timedelta(seconds=10)
+"""Prefect's server may deliver an event several times: within this time only the first counts."""
 _STARTING_S = 600.0
 """Seconds from a worker's claim of a run to the run's start."""
 
@@ -31,85 +33,91 @@ def automations(*, silent_s: float, late_s: float, notification: UUID | None) ->
     `silent_s`: seconds without a heartbeat after which a run is dead; `late_s`: seconds that a run may be late before a
     notification is sent.
     """
+    # The names identify the automations on servers that have them already: do not change them.
     yield AutomationCore(
         name="rollmill: a silent run has crashed",
-        description="No heartbeat: its process or its machine has ended. The run is marked as crashed.",
-        trigger=_absent({"prefect.flow-run.heartbeat"}, {"prefect.flow-run.heartbeat", *_ENDS}, silent_s),
-        actions=[_crashed(f"no heartbeat for {silent_s:g} s: its process or its machine has ended")],
+        description="Marks runs without a heartbeat as crashed: their process or machine has ended.",
+        trigger=_on_missing_event({"prefect.flow-run.heartbeat"}, {"prefect.flow-run.heartbeat", *_ENDS}, silent_s),
+        actions=[_mark_crashed(f"no heartbeat for {silent_s:g} s: its process or its machine has ended")],
     )
     yield AutomationCore(
         name="rollmill: a run that never began has crashed",
-        description="A worker took the run and did not start it. The run is marked as crashed.",
-        trigger=_absent(
+        description="Marks runs as crashed that a worker took and did not start.",
+        trigger=_on_missing_event(
             {"prefect.flow-run.Pending"},
             {"prefect.flow-run.Running", "prefect.flow-run.AwaitingConcurrencySlot", *_ENDS},
             _STARTING_S,
         ),
-        actions=[_crashed(f"not begun {_STARTING_S:g} s after a worker took it")],
+        actions=[_mark_crashed(f"not begun {_STARTING_S:g} s after a worker took it")],
     )
     yield AutomationCore(
         name="rollmill: a crashed run is started again, once",
-        description="The same run is scheduled again: it goes on from its journal, on whichever worker takes it.",
-        trigger=_seen("Crashed", {"prefect.run-count": _FIRST_TIME}),
-        actions=[_change(StateType.SCHEDULED, "AwaitingRetry", "crashed: started again, once")],
+        description="Restarts a crashed run once: it continues from its journal, on whichever worker takes it.",
+        trigger=_on_state("Crashed", {"prefect.run-count": _FIRST_CRASH}),
+        actions=[_change_state(StateType.SCHEDULED, "AwaitingRetry", "crashed: started again, once")],
     )
     if notification is None:
         return
     yield AutomationCore(
         name="rollmill: tell of failures",
-        description="A run failed, or crashed again after it was started again.",
-        trigger=_seen("Failed"),
-        actions=[_tell(notification, "failed")],
+        description="Notifies of runs that failed. They are not restarted, since they would fail again.",
+        trigger=_on_state("Failed"),
+        actions=[_notify(notification, "failed")],
     )
     yield AutomationCore(
         name="rollmill: tell of crashes",
-        description="A run crashed.",
-        trigger=_seen("Crashed"),
-        actions=[_tell(notification, "crashed")],
+        description="Notifies of every crash, also of the second one of a run, after which it is not restarted.",
+        trigger=_on_state("Crashed"),
+        actions=[_notify(notification, "crashed")],
     )
     yield AutomationCore(
         name="rollmill: tell of late runs",
-        description="A run should have begun long ago: no worker is there, or what it waits for takes long.",
-        trigger=_absent(
+        description="Notifies of runs that should have begun long ago: no worker is there, or no slot is free.",
+        # Not AwaitingConcurrencySlot: a run that waits for a slot is late, too.
+        trigger=_on_missing_event(
             {"prefect.flow-run.Late"}, {"prefect.flow-run.Pending", "prefect.flow-run.Running", *_ENDS}, late_s
         ),
-        actions=[_tell(notification, f"has been late for {late_s:g} s")],
+        actions=[_notify(notification, f"has been late for {late_s:g} s")],
     )
 
 
-def _absent(after: set[str], expected: set[str], within_s: float) -> EventTrigger:
+def _on_missing_event(after: set[str], expected: set[str], within_s: float) -> EventTrigger:
+    """Build a trigger that fires if none of `expected` follows one of `after` in time."""
     return _trigger(
         posture=Posture.Proactive, after=after, expect=expected, within=timedelta(seconds=within_s), match={}
     )
 
 
-def _seen(state: str, match: dict[str, Any] | None = None) -> EventTrigger:
-    # Prefect's server may deliver an event several times: within some seconds only the first counts.
-    return _trigger(posture=Posture.Reactive, expect={f"prefect.flow-run.{state}"}, within=_ONCE, match=match or {})
+def _on_state(state: str, match: dict[str, Any] | None = None) -> EventTrigger:
+    """Build a trigger that fires when a run enters a state, if the run's labels have the values of `match`."""
+    return _trigger(
+        posture=Posture.Reactive, expect={f"prefect.flow-run.{state}"}, within=_DEDUPLICATION, match=match or {}
+    )
 
 
-def _trigger(*, match: dict[str, Any], **how: Any) -> EventTrigger:
+def _trigger(*, match: dict[str, Any], **timing: Any) -> EventTrigger:
     """Build a trigger for runs of deployments only: a run in a terminal has a user who sees its end."""
     return EventTrigger(
         match={"prefect.resource.id": "prefect.flow-run.*", **match},
         match_related=_DEPLOYED,
         for_each={"prefect.resource.id"},
         threshold=1,
-        **how,
+        **timing,
     )
 
 
-def _crashed(why: str) -> ChangeFlowRunState:
-    return _change(StateType.CRASHED, "Crashed", why)
+def _mark_crashed(message: str) -> ChangeFlowRunState:
+    return _change_state(StateType.CRASHED, "Crashed", message)
 
 
-def _change(state: StateType, name: str, message: str) -> ChangeFlowRunState:
+def _change_state(state: StateType, name: str, message: str) -> ChangeFlowRunState:
+    # Without force, the server applies its rules for state transitions, as to a worker's request.
     return ChangeFlowRunState(state=state, name=name, message=message, force=False)
 
 
-def _tell(notification: UUID, what: str) -> SendNotification:
+def _notify(notification: UUID, event: str) -> SendNotification:
     return SendNotification(
         block_document_id=notification,
-        subject=f"rollmill: {{{{ flow.name }}}} {what}",
+        subject="rollmill: {{ flow.name }} " + event,
         body="{{ flow_run.name }}: {{ flow_run.state.message }}\n{{ flow_run|ui_url }}",
     )
