@@ -9,13 +9,14 @@ from prefect.tasks import Task
 
 from blocks.cluster import CONNECT_S, DaskCluster
 from rollmill.errors import RunStoppedError
-from rollmill.terminal.interruption import look
+from rollmill.terminal.interruption import look as raise_if_interrupted
 
 if TYPE_CHECKING:
     from distributed import Client
     from prefect_dask.task_runners import PrefectDaskFuture
 
-LOOK_S = 2.0
+POLL_S = 2.0
+"""Seconds between two queries of the scheduler."""
 PATIENCE_S = 20.0
 """Seconds that a cluster may be without a worker that could run the task."""
 
@@ -61,22 +62,21 @@ def _wait(cluster: DaskCluster, client: Client, future: PrefectDaskFuture[Any], 
         future: The task's.
         amount: How much of the cluster's resource the task takes.
     """
-    possible = time.monotonic()
+    last_could_work = time.monotonic()
     while not future.wrapped_future.done():
-        look()
+        raise_if_interrupted()
         offers = cluster.offers(client)
         if offers.suffices(amount):
-            possible = time.monotonic()
-        elif time.monotonic() - possible > PATIENCE_S:
+            last_could_work = time.monotonic()
+        elif time.monotonic() - last_could_work > PATIENCE_S:
             raise RunStoppedError(cluster.no_worker(offers, amount))
-        future.wait(LOOK_S)
+        future.wait(POLL_S)
 
 
 def _result(cluster: DaskCluster, future: PrefectDaskFuture[R]) -> R:
     """Return what the task returned, or raise what it raised."""
-    lost = (
-        future.wrapped_future.status != "finished"
-    )  # Prefect returns a task's own failure as a state: to Dask it has finished
+    # Prefect returns a task's own failure as a state, so that to Dask it has finished.
+    lost = future.wrapped_future.status != "finished"
     try:
         return future.result()
     except Exception as error:

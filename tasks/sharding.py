@@ -29,7 +29,7 @@ from rollmill.terminal.stall_watch import new_stacks
 from tasks.artifacts import track_progress
 from tasks.errors import report_failure
 from tasks.generation import MOST_SHARD, SHARD_S, judge_canary
-from tasks.workers import Workers, workers_here, workers_of
+from tasks.workers import Workers, connect_workers, start_workers
 
 if TYPE_CHECKING:
     from prefect_dask.task_runners import PrefectDaskFuture
@@ -44,17 +44,17 @@ MOST_SHARDS_PER_S = 4.0
 def rollout_workers(job: GenerationJob[Any]) -> Iterator[Workers]:
     """Open the workers of a cluster, or processes on this machine; at the end, close the sessions that they keep.
 
-    Raises as `dask_cluster`, `workers_of` and the job's `worker_environments` do.
+    Raises as `dask_cluster`, `connect_workers` and the job's `worker_environments` do.
     """
     cluster = dask_cluster(job.parameters.cluster_block)
     if cluster is None:
         environments = job.worker_environments(find_services(job.parameters))
-        running = workers_here(environments, threads=job.shards_at_once)
+        running = start_workers(environments, threads=job.shards_at_once)
     else:
-        running = workers_of(cluster)
+        running = connect_workers(cluster)
     with running as workers:
         yield workers
-        workers.everywhere(end_session)
+        workers.close_sessions(end_session)
 
 
 async def end_session() -> None:
@@ -106,7 +106,7 @@ class ShardedRollouts:
         chosen = canary.choose(self._run.problems(), self._run.problem_count)
         self._submit(self._scheduler.cut_canary(chosen, canary.CANARY_ROLLOUTS))
         self._take_all(self._scheduler.next_returned)
-        judge_canary(self._run, chosen, slots=self._slots * self._workers.count)
+        judge_canary(self._run, chosen, slots=self._slots * self._workers.capacity)
 
     def make_all(self) -> None:
         """Submit shards ahead of the workers, and journal their results. Raises the error of a shard that failed."""
@@ -116,7 +116,7 @@ class ShardedRollouts:
         while True:
             # Ahead of the workers, so that none is idle while its result is sent, but not all at once: a shard's size
             # depends on the rate and on the rest, and the pending shards of a worker are lost if it dies.
-            while len(self._pending) < self._job.shards_ahead * self._workers.count and self._submit(cut()):
+            while len(self._pending) < self._job.shards_ahead * self._workers.capacity and self._submit(cut()):
                 continue
             if not self._pending:
                 return
@@ -143,7 +143,7 @@ class ShardedRollouts:
 
     def _exclude(self, done: PrefectDaskFuture[ShardRollouts], worker: str, error: RollmillError) -> None:
         """Continue without a worker that cannot serve the model. Raises its error if no other is left."""
-        if self._workers.leave_out(done):
+        if self._workers.exclude_worker_of(done):
             get_run_logger().warning("%s gets no more of this run: %s", worker, error)
         if not self._workers.any_left:
             raise error
@@ -169,12 +169,12 @@ class ShardedRollouts:
         """Return the number of concurrent rollouts of each worker; an estimate while `auto` is searching."""
         if self._job.slots != AUTO:
             return self._job.slots
-        return max(PLANNED, (self._progress.slots or 0) // self._workers.count)
+        return max(PLANNED, (self._progress.slots or 0) // self._workers.capacity)
 
     def _shard_size(self) -> int:
         return shard_size(
             rate=self._progress.snapshot().rollouts_per_s,
-            workers=self._workers.count,
+            workers=self._workers.capacity,
             slots=self._slots,
             ahead=self._job.shards_ahead,
             uncut=self._scheduler.left,

@@ -16,9 +16,10 @@ from prefect.tasks import Task
 from blocks.cluster import CONNECT_S, DaskCluster
 from rollmill.errors import RunStoppedError
 from rollmill.inference.ports import LOOPBACK
-from rollmill.terminal.interruption import call_within, look
+from rollmill.terminal.interruption import call_within
+from rollmill.terminal.interruption import look as raise_if_interrupted
 from tasks import worker_process
-from tasks.cluster import LOOK_S, PATIENCE_S
+from tasks.cluster import PATIENCE_S, POLL_S
 
 if TYPE_CHECKING:
     from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
@@ -28,8 +29,8 @@ _log = logging.getLogger(__name__)
 _DASK = "distributed"
 RESTART_S = 300.0
 """Seconds for a local process to restart: its imports alone take minutes on an overloaded machine."""
-_END_S = 60.0
-"""Seconds for a function that runs on all workers, such as one that ends their servers."""
+_CLOSE_S = 60.0
+"""Seconds for all workers to close their sessions, which ends their servers."""
 
 R = TypeVar("R")
 
@@ -40,47 +41,59 @@ class Workers:
     def __init__(self, runner: DaskTaskRunner, cluster: DaskCluster | None) -> None:
         self._runner = runner
         self._cluster = cluster
-        self._possible = time.monotonic()
-        self._seen: tuple[float, dict[str, float]] = (-math.inf, {})
+        self._last_could_work = time.monotonic()
+        # Time of the last query, and the amount of the resource by worker's address.
+        self._cached_supplies: tuple[float, dict[str, float]] = (-math.inf, {})
+        # Addresses of workers that must not get more tasks.
         self._excluded: set[str] = set()
-        self._bound: dict[PrefectDaskFuture[Any], list[str]] = {}
+        # Running task -> addresses of the only workers that may run it, if it was submitted after an exclusion.
+        self._allowed_workers: dict[PrefectDaskFuture[Any], list[str]] = {}
 
     @property
-    def count(self) -> int:
-        """Return the number of concurrent tasks, at least 1; cached for `LOOK_S`."""
+    def capacity(self) -> int:
+        """Return how many tasks that take 1 of the resource run at once, at least 1; cached for `POLL_S`.
+
+        A local process counts as 1, also with several threads: its further threads only start the next task early.
+        """
         return max(1, int(sum(self._available().values())))
 
     def _available(self) -> dict[str, float]:
         """Return the amount of the resource of each worker, by address, without excluded ones.
 
-        Cached for `LOOK_S`, since a large cluster takes time to answer.
+        Cached for `POLL_S`, since a large cluster takes time to answer.
         """
         now = time.monotonic()
-        if now - self._seen[0] > LOOK_S:
-            self._seen = (now, self._look())
-        supplies = self._seen[1]
+        if now - self._cached_supplies[0] > POLL_S:
+            self._cached_supplies = (now, self._query_supplies())
+        supplies = self._cached_supplies[1]
         return {address: amount for address, amount in supplies.items() if address not in self._excluded and amount > 0}
 
-    def _look(self) -> dict[str, float]:
+    def _query_supplies(self) -> dict[str, float]:
+        """Return each worker's amount of the resource by address, excluded ones too; 1 for a local process."""
         if self._cluster is not None:
             return self._cluster.offers(self._runner.client).supplies
         return dict.fromkeys(self._runner.client.scheduler_info()["workers"], 1.0)
 
     def submit(self, task: Task[..., R], parameters: dict[str, Any], *, amount: float = 1) -> PrefectDaskFuture[R]:
-        """Submit a task; it starts when a worker has that amount of the resource free."""
+        """Submit a task; it starts when a worker of the cluster has that amount of the resource free.
+
+        Local processes have no resources: there a task takes a thread, and `amount` has no effect.
+        """
         from dask.base import annotate
 
-        where: dict[str, Any] = {"resources": {self._cluster.resource: amount}} if self._cluster else {}
+        restrictions: dict[str, Any] = {"resources": {self._cluster.resource: amount}} if self._cluster else {}
         if self._excluded:
-            where["workers"] = list(self._available())
-        with annotate(**where):
+            # Dask has no way to exclude a worker, only to list those that may run a task. Workers that join later get
+            # the tasks that are submitted after that. If the list is empty, `_check_workers` stops the run.
+            restrictions["workers"] = list(self._available())
+        with annotate(**restrictions):
             future = self._runner.submit(task, parameters)
         if self._excluded:
-            self._bound[future] = where["workers"]
+            self._allowed_workers[future] = restrictions["workers"]
         return future
 
-    def leave_out(self, future: PrefectDaskFuture[Any]) -> bool:
-        """Exclude the worker that ran this task; return False if it was excluded before, or has left."""
+    def exclude_worker_of(self, future: PrefectDaskFuture[Any]) -> bool:
+        """Exclude the worker that ran this task; return False if that worker is excluded already, or has left."""
         done = future.wrapped_future
         holders = self._runner.client.who_has([done])  # type: ignore[no-untyped-call]
         newly_excluded = set(holders[done.key]) - self._excluded
@@ -92,37 +105,40 @@ class Workers:
         """Return whether any worker is not excluded."""
         return bool(self._available())
 
-    def everywhere(self, function: Callable[[], Awaitable[None]]) -> None:
-        """Call a function on every worker and wait; ignore workers that cannot be reached or cannot import it."""
+    def close_sessions(self, close_session: Callable[[], Awaitable[None]]) -> None:
+        """Call `close_session` on every worker and wait, at most `_CLOSE_S`.
+
+        Ignores workers that cannot be reached or cannot import the function; warns if some do not answer in time.
+        """
         try:
-            call_within(_END_S, partial(self._runner.client.run, function, on_error="ignore"))
+            call_within(_CLOSE_S, partial(self._runner.client.run, close_session, on_error="ignore"))
         except TimeoutError as error:
             _log.warning("not every worker has closed its session of this run, which may have a server: %s", error)
 
     def first_done(self, futures: Sequence[PrefectDaskFuture[R]]) -> PrefectDaskFuture[R]:
         """Wait for the first of the futures that is done, and return it.
 
-        Raises `RunStoppedError` if no worker could run any task for a while, and if the workers that a task was bound
-        to have left while others are excluded.
+        Raises `RunStoppedError` if no worker could run a task for `PATIENCE_S` (local processes: `RESTART_S`), or if
+        all workers that one of the submitted tasks may run on have left.
         """
-        from distributed import TimeoutError as NotYet
+        from distributed import TimeoutError as DaskTimeoutError
         from distributed import wait
 
         while True:
-            look()
+            raise_if_interrupted()
             for future in futures:
                 if future.wrapped_future.done():
-                    self._bound.pop(future, None)
+                    self._allowed_workers.pop(future, None)
                     return future
             try:
                 with self._runner.client.as_current():
-                    wait([future.wrapped_future for future in futures], timeout=LOOK_S, return_when="FIRST_COMPLETED")
-            except NotYet:
-                self._check()
+                    wait([future.wrapped_future for future in futures], timeout=POLL_S, return_when="FIRST_COMPLETED")
+            except DaskTimeoutError:
+                self._check_workers()
 
     def result(self, future: PrefectDaskFuture[R]) -> R:
         """Return a task's result or raise its error. Raises `RunStoppedError` if its worker died."""
-        # Prefect returns a task's own failure as a state: to Dask it has finished.
+        # Prefect returns a task's own failure as a state, so that to Dask it has finished.
         lost = future.wrapped_future.status != "finished"
         try:
             return future.result()
@@ -136,21 +152,26 @@ class Workers:
                 "again to continue"
             ) from error
 
-    def _check(self) -> None:
+    def _check_workers(self) -> None:
+        """Raise `RunStoppedError` as `first_done` does."""
         available = self._available()
-        if not all(available.keys() & bound for bound in self._bound.values()):
+        if any(available.keys().isdisjoint(allowed) for allowed in self._allowed_workers.values()):
             raise RunStoppedError(
                 f"the workers that could run a task have left, and {', '.join(self._excluded)} cannot: run the same "
                 "command again to continue"
             )
         if self._can_work():
-            self._possible = time.monotonic()
-        elif time.monotonic() - self._possible > (RESTART_S if self._cluster is None else PATIENCE_S):
+            self._last_could_work = time.monotonic()
+        elif time.monotonic() - self._last_could_work > (RESTART_S if self._cluster is None else PATIENCE_S):
             raise RunStoppedError(self._no_worker())
 
     def _can_work(self) -> bool:
+        """Return whether any worker is connected that has the resource.
+
+        Excluded ones count, too: the caller of `exclude_worker_of` ends the run when all are excluded.
+        """
         if self._cluster is None:
-            return bool(self._look())
+            return bool(self._query_supplies())
         return self._cluster.offers(self._runner.client).suffices(1)
 
     def _no_worker(self) -> str:
@@ -164,8 +185,8 @@ class Workers:
 
 
 @contextmanager
-def workers_of(cluster: DaskCluster) -> Iterator[Workers]:
-    """Connect to a cluster's workers that have its resource. Raises `RunStoppedError` where no scheduler answers."""
+def connect_workers(cluster: DaskCluster) -> Iterator[Workers]:
+    """Connect to a cluster's workers that have its resource. Raises `RunStoppedError` if no scheduler answers."""
     from prefect_dask.task_runners import DaskTaskRunner
 
     from tasks.worker_guard import guarded_workers
@@ -180,28 +201,34 @@ def workers_of(cluster: DaskCluster) -> Iterator[Workers]:
 
 
 @contextmanager
-def workers_here(environments: Sequence[Mapping[str, str]], *, threads: int = 1) -> Iterator[Workers]:
+def start_workers(environments: Sequence[Mapping[str, str]], *, threads: int = 1) -> Iterator[Workers]:
     """Start a worker process for each environment. They end with the block, and with this process.
 
-    Each environment is merged over this process's; `threads` is the number of concurrent tasks of each.
+    Each environment's variables override this process's; `threads` is the number of concurrent tasks of a process.
     """
     import dask.config
     from distributed import Scheduler, SpecCluster
     from distributed.gc import disable_gc_diagnosis
     from prefect_dask.task_runners import DaskTaskRunner
 
-    # No memory limit: Dask's default is the machine's memory divided by their number, and it kills those above it.
+    # No memory limit: Dask's default is the machine's memory divided by the number of workers, and its nanny kills a
+    # worker above the limit.
     common: dict[str, Any] = {"host": LOOPBACK, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}
     options = {**common, "nthreads": threads, "memory_limit": 0}
-    defaults = {"OMP_NUM_THREADS": _threads(len(environments)), "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
-    options["preload"], nanny = [worker_process.__name__], worker_process.nanny_class()
+    defaults = {
+        "OMP_NUM_THREADS": _omp_threads(len(environments)),
+        "TOKENIZERS_PARALLELISM": "false",
+        "TQDM_DISABLE": "1",
+    }
+    # The preload installs the `DeadlockGuard` in each worker. It is not unregistered at the end, as on a cluster: Dask
+    # would log errors for workers that an interruption has ended already.
+    options["preload"] = [worker_process.__name__]
+    nanny_class = worker_process.nanny_class()
     spec = {
-        number: {"cls": nanny, "options": {**options, "env": defaults | dict(environment)}}
+        number: {"cls": nanny_class, "options": {**options, "env": defaults | dict(environment)}}
         for number, environment in enumerate(environments)
     }
     scheduler = {"cls": Scheduler, "options": {**common, "port": 0}}
-    # Each worker installs the `DeadlockGuard` as a preload. Unregistering it at the end, as on a cluster, would make
-    # Dask complain where an interruption has ended the workers, too.
     # A worker that died may take longer to restart than the 15 s after which Dask would end its nanny, and the run
     # would wait for it forever.
     settings = {"distributed.worker.profile.enabled": False, "distributed.deploy.lost-worker-timeout": "1 hour"}
@@ -210,7 +237,7 @@ def workers_here(environments: Sequence[Mapping[str, str]], *, threads: int = 1)
         disable_gc_diagnosis(force=True)  # the scheduler in this process has turned it on
         with DaskTaskRunner(cluster=cluster) as runner:
             yield Workers(runner, None)
-        logging.getLogger(_DASK).setLevel(logging.ERROR)  # it warns of processes that end slowly
+        logging.getLogger(_DASK).setLevel(logging.ERROR)  # Dask warns of processes that end slowly
 
 
 @contextmanager
@@ -225,6 +252,6 @@ def _log_level(level: int) -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _threads(processes: int) -> str:
+def _omp_threads(processes: int) -> str:
     """Return the number of OpenMP threads per worker process (Dask's default is 1)."""
     return os.environ.get("OMP_NUM_THREADS") or str(max(1, len(os.sched_getaffinity(0)) // processes))

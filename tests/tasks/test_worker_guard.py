@@ -14,7 +14,7 @@ from distributed import Client, Nanny, Scheduler, SpecCluster
 import rollmill
 from tasks import worker_guard
 from tasks.worker_guard import guarded_workers, is_guarded
-from tasks.workers import workers_here
+from tasks.workers import start_workers
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -59,8 +59,8 @@ def test_stopped_worker_does_not_block_the_others(client, monkeypatch):
     os.kill(stopped, signal.SIGKILL)
 
 
-def test_workers_here_never_start_the_profiler():
-    with workers_here([{}, {}]) as workers:
+def test_local_workers_never_start_the_profiler():
+    with start_workers([{}, {}]) as workers:
         client = workers._runner.client
         assert list(client.run(is_guarded).values()) == [True, True]
         setting = lambda: dask.config.get("distributed.worker.profile.enabled")  # noqa: E731

@@ -16,7 +16,7 @@ from prefect.testing.utilities import prefect_test_harness
 
 from rollmill.errors import RunStoppedError
 from tasks import workers as module
-from tasks.workers import Workers, workers_here
+from tasks.workers import Workers, start_workers
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +33,7 @@ def die_once(note: Path, sleep_s: float) -> str:
 
 @flow
 def run_task(note: Path, sleep_s: float = 0.0) -> str:
-    with workers_here([{}]) as workers:
+    with start_workers([{}]) as workers:
         future = workers.submit(die_once, {"note": note, "sleep_s": sleep_s})
         return workers.result(workers.first_done([future]))
 
