@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import Self
 
 from rollmill.environments.code.checking import Case, Checker
+from rollmill.environments.code.input_output_tests import InputOutputTests, find_failed_test, read_input_output_tests
 from rollmill.environments.code.references import ResultCache, require_sound
-from rollmill.environments.code.stdin_tests import StdinTests, failed_test, read_stdin_tests
 from rollmill.environments.code.subject import UNPARSED, Subject, defines, read_subject
 from rollmill.environments.python_runs import bubblewrap_python
 from rollmill.environments.tools import PythonRunner
@@ -41,8 +41,8 @@ class CodeVerifier:
     """Accepts a completion whose program passes the problem's tests.
 
     The tests are those of HumanEval (`test`, `entry_point`), of MBPP (`test_list`), or pairs of input and output, see
-    `read_stdin_tests`. The program is the last fenced block that defines the names that the tests call, or the whole
-    completion; for a prompt that is Python code, it may also be the continuation of the prompt. The problem's own
+    `read_input_output_tests`. The program is the last fenced block that defines the names that the tests call, or the
+    whole completion; for a prompt that is Python code, it may also be the continuation of the prompt. The problem's own
     solution is run first; if it fails, no completion is judged. The distance is 0 or 1.
     """
 
@@ -102,7 +102,7 @@ class CodeVerifier:
         )
 
 
-def read_program(completion: str, tests: Subject | StdinTests) -> str | None:
+def read_program(completion: str, tests: Subject | InputOutputTests) -> str | None:
     """Return the program of a completion; None if there is none."""
     text = answer_or_all(completion)
     if len(text) > _LONGEST:
@@ -167,9 +167,9 @@ def _parses(text: str) -> bool:
         return False
 
 
-def _read(problem: Problem) -> Subject | StdinTests:
+def _read(problem: Problem) -> Subject | InputOutputTests:
     """Return a problem's tests. Raises `ValueError` with the fault."""
-    pairs = read_stdin_tests(problem)
+    pairs = read_input_output_tests(problem)
     if pairs is None:
         return read_subject(problem)
     if pairs.function is None:
@@ -205,7 +205,9 @@ def as_function(program: str, name: str) -> str:
     return f"{program}\n\ndef {name}(*args):\n    return {_CLASS}().{name}(*args)\n"
 
 
-def _find_failure(python: PythonRunner, problem: Problem, tests: Subject | StdinTests, code: str | None) -> str | None:
+def _find_failure(
+    python: PythonRunner, problem: Problem, tests: Subject | InputOutputTests, code: str | None
+) -> str | None:
     """Return why a program fails; None if it passes. Raises `VerifierFailed` if the problem's reference fails.
 
     Args:
@@ -227,11 +229,11 @@ def _find_failure(python: PythonRunner, problem: Problem, tests: Subject | Stdin
     reference = _reference(problem)
     if reference is not None:
         fault = _references.get(
-            (reference, tests.tests), lambda: failed_test(python, reference, tests.tests, timeout_s=TIMEOUT_S)
+            (reference, tests.tests), lambda: find_failed_test(python, reference, tests.tests, timeout_s=TIMEOUT_S)
         )
         if fault:
             raise VerifierFailed("problem_refused", f"the problem's own reference solution fails its tests ({fault})")
-    return None if code is None else failed_test(python, code, tests.tests, timeout_s=TIMEOUT_S)
+    return None if code is None else find_failed_test(python, code, tests.tests, timeout_s=TIMEOUT_S)
 
 
 def _reference(problem: Problem) -> str | None:

@@ -178,5 +178,5 @@ def _walk(game: Game, settings: StatefulSettings, rng: random.Random) -> list[st
     state, actions = game.state, list[str]()
     while len(actions) < settings.max_actions and (legal := game.world.legal_actions(state)):
         actions.append(rng.choice(legal))
-        state = game.world.after(state, actions[-1])
+        state = game.world.next_state(state, actions[-1])
     return actions

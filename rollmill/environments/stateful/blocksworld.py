@@ -94,7 +94,7 @@ class Blocksworld:
             for stack in state.stacks
         ]
 
-    def after(self, state: Blocks, action: str) -> Blocks:
+    def next_state(self, state: Blocks, action: str) -> Blocks:
         """See `World`."""
         if fault := self._fault(state, action):
             raise IllegalActionError(fault)
@@ -109,7 +109,7 @@ class Blocksworld:
         """See `World`."""
         return state == Blocks(self._goal)
 
-    def distance(self, state: Blocks) -> int:
+    def distance_bound(self, state: Blocks) -> int:
         """Return the number of actions of the shortest plan."""
         return len(self.plan(state))
 

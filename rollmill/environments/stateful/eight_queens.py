@@ -90,7 +90,7 @@ class EightQueens:
         cells = ((r, c) for r in range(self._side) for c in range(self._side))
         return [f"place {name_cell(cell)}" for cell in cells if cell not in state | self._fixed] + removals
 
-    def after(self, state: Queens, action: str) -> Queens:
+    def next_state(self, state: Queens, action: str) -> Queens:
         """See `World`."""
         match = _ACTION.fullmatch(action)
         assert match, action
@@ -115,7 +115,7 @@ class EightQueens:
         queens = state | self._fixed
         return len(queens) == self._side and not _attacks(queens)
 
-    def distance(self, state: Queens) -> int:
+    def distance_bound(self, state: Queens) -> int:
         """Return the number of actions of the shortest plan."""
         return len(self.plan(state))
 

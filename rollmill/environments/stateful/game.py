@@ -45,13 +45,13 @@ class Game:
 
     @property
     def distance(self) -> int | None:
-        """See `World.distance`."""
+        """See `World.distance_bound`."""
         return self.distance_of(self.state)
 
     def distance_of(self, state: Any) -> int | None:
-        """Return `World.distance` of a state, cached."""
+        """Return `World.distance_bound` of a state, cached."""
         if state not in self._distances:
-            self._distances[state] = self.world.distance(state)
+            self._distances[state] = self.world.distance_bound(state)
         return self._distances[state]
 
     def try_actions(self, actions: Sequence[str]) -> ActionsOutcome:
@@ -65,7 +65,7 @@ class Game:
             try:
                 if action is None:
                     raise IllegalActionError("it is no action")
-                state = self.world.after(state, action)
+                state = self.world.next_state(state, action)
             except IllegalActionError as error:
                 return ActionsOutcome(state, done, text, str(error), len(actions) - number - 1)
             done.append(action)

@@ -99,7 +99,7 @@ class PathFinding:
         """See `World`."""
         return [direction for direction in DIRECTIONS if self._is_free(beside(state, direction))]
 
-    def after(self, state: Cell, action: str) -> Cell:
+    def next_state(self, state: Cell, action: str) -> Cell:
         """See `World`."""
         cell = beside(state, action)
         if not self._is_free(cell):
@@ -110,7 +110,7 @@ class PathFinding:
         """See `World`."""
         return state == self._goal
 
-    def distance(self, state: Cell) -> int | None:
+    def distance_bound(self, state: Cell) -> int | None:
         """Return the number of steps of the shortest path."""
         return self._steps.get(state)
 

@@ -117,7 +117,7 @@ class Sokoban:
         """See `World`."""
         return [action for action in (*DIRECTIONS, *_PUSHES) if self._fault(state, action) is None]
 
-    def after(self, state: Layout, action: str) -> Layout:
+    def next_state(self, state: Layout, action: str) -> Layout:
         """See `World`."""
         if fault := self._fault(state, action):
             raise IllegalActionError(fault)
@@ -130,7 +130,7 @@ class Sokoban:
         """See `World`."""
         return state.boxes == self._room.goals
 
-    def distance(self, state: Layout) -> int | None:
+    def distance_bound(self, state: Layout) -> int | None:
         """Return a lower bound of the remaining pushes; None if a box can never reach a goal.
 
         Every box is treated as alone in the room, so not every dead end is detected.
@@ -183,7 +183,7 @@ class Sokoban:
         actions = []
         for direction in steps:
             action = f"push {direction}" if beside(state.player, direction) in state.boxes else direction
-            state = self.after(state, action)
+            state = self.next_state(state, action)
             actions.append(action)
         return actions
 
@@ -197,7 +197,7 @@ class Sokoban:
             raise ValueError(f"the stored solution cannot be walked: {error}") from None
         states = [self.start]
         for action in actions:
-            states.append(self.after(states[-1], action))
+            states.append(self.next_state(states[-1], action))
         if not self.is_goal(states[-1]):
             raise ValueError("the stored solution does not reach the goal")
         return {state: actions[number:] for number, state in enumerate(states)}

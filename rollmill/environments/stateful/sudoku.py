@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 from rollmill.environments.stateful.cells import Cell, name_cell, read_rows, spelled
 from rollmill.environments.stateful.pictures import BLACK, BLUE, GREY, WHITE, Picture, Tile
-from rollmill.environments.stateful.sudoku_solver import BLOCKS, Digits, peers, solutions
+from rollmill.environments.stateful.sudoku_solver import BOX_SHAPE, Digits, peers, solutions
 from rollmill.environments.stateful.world import Difficulty, IllegalActionError
 
 _SYMBOLS = ".123456789"
@@ -81,7 +81,7 @@ class Sudoku:
     @property
     def goal(self) -> str:
         """See `World`."""
-        rows, columns = BLOCKS[self._side]
+        rows, columns = BOX_SHAPE[self._side]
         return f"Every row, every column and every box of {rows} x {columns} cells holds 1 to {self._side} once each."
 
     def read_action(self, text: str) -> str | None:
@@ -103,7 +103,7 @@ class Sudoku:
             actions += [f"{self._name(cell)}={d}" for d in range(1, self._side + 1) if d not in taken]
         return actions
 
-    def after(self, state: Digits, action: str) -> Digits:
+    def next_state(self, state: Digits, action: str) -> Digits:
         """See `World`."""
         match = _WRITE.fullmatch(action) or _CLEAR.fullmatch(action)
         assert match, action
@@ -120,7 +120,7 @@ class Sudoku:
         """See `World`."""
         return state == self._solution
 
-    def distance(self, state: Digits) -> int:
+    def distance_bound(self, state: Digits) -> int:
         """Return the number of remaining actions: one for every empty cell, two for every wrong digit."""
         return sum(1 if not digit else 2 for digit, right in zip(state, self._solution, strict=True) if digit != right)
 
@@ -134,7 +134,7 @@ class Sudoku:
 
     def render(self, state: Digits) -> str:
         """See `World`."""
-        rows, columns = BLOCKS[self._side]
+        rows, columns = BOX_SHAPE[self._side]
         lines = []
         for number, row in enumerate(self._rows(state)):
             if number and number % rows == 0:
@@ -152,7 +152,7 @@ class Sudoku:
         ]
         rows = [tiles[at : at + self._side] for at in range(0, len(tiles), self._side)]
         legend = [(Tile(GREY, "", BLACK, "1"), "given"), (Tile(WHITE, "", BLUE, "1"), "yours")]
-        return Picture(rows, legend, numbered=True, block=BLOCKS[self._side])
+        return Picture(rows, legend, numbered=True, block=BOX_SHAPE[self._side])
 
     def _rows(self, digits: Digits) -> list[str]:
         text = "".join(_SYMBOLS[digit] for digit in digits)
@@ -179,7 +179,7 @@ class Sudoku:
 
 def _read_digits(stored: Mapping[str, Any], key: str) -> Digits:
     rows = read_rows(stored, _SYMBOLS, key)
-    if len(rows) != len(rows[0]) or len(rows) not in BLOCKS:
+    if len(rows) != len(rows[0]) or len(rows) not in BOX_SHAPE:
         raise ValueError(f"{key} is {len(rows)} x {len(rows[0])}: it must be a square of side 4, 6 or 9")
     digits = tuple(_SYMBOLS.index(symbol) for symbol in "".join(rows))
     if max(digits) > len(rows):

@@ -8,14 +8,14 @@ import random
 Digits = tuple[int, ...]
 """Digits of all cells, row by row; 0 for an empty cell."""
 
-BLOCKS = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
-"""Rows and columns of a box, by side."""
+BOX_SHAPE = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
+"""Rows and columns of a box, by the sudoku's side."""
 
 
 @functools.cache
 def peers(side: int) -> list[tuple[int, ...]]:
     """Return the other cells of each cell's row, column and box."""
-    rows, columns = BLOCKS[side]
+    rows, columns = BOX_SHAPE[side]
 
     def groups(cell: int) -> tuple[int, int, tuple[int, int]]:
         r, c = divmod(cell, side)
@@ -33,29 +33,34 @@ def peers(side: int) -> list[tuple[int, ...]]:
 
 
 def solutions(digits: Digits, at_most: int, rng: random.Random | None = None) -> list[Digits]:
-    """Return the first solutions of a depth-first search; digits are tried in order, or shuffled by `rng`."""
+    """Return up to `at_most` solutions, in the order of a depth-first search; none if two given digits conflict.
+
+    Digits are tried in increasing order, or shuffled by `rng`.
+    """
     side = int(len(digits) ** 0.5)
-    left = [(1 << side) - 1] * len(digits)  # candidates of each cell as a bit mask: bit d - 1 for digit d
+    candidates = [(1 << side) - 1] * len(digits)  # of each cell as a bit mask: bit d - 1 for digit d
     cells = list(digits)
     for cell, digit in enumerate(digits):
-        if digit and not left[cell] >> (digit - 1) & 1:
+        if not digit:
+            continue
+        bit = 1 << (digit - 1)
+        if not candidates[cell] & bit:
             return []
-        if digit:
-            for peer in peers(side)[cell]:
-                left[peer] &= ~(1 << (digit - 1))
+        for peer in peers(side)[cell]:
+            candidates[peer] &= ~bit
     solved: list[Digits] = []
-    _search(cells, left, side, at_most, rng, solved)
+    _search(cells, candidates, side, at_most, rng, solved)
     return solved
 
 
 def _search(
-    cells: list[int], left: list[int], side: int, at_most: int, rng: random.Random | None, solved: list[Digits]
+    cells: list[int], candidates: list[int], side: int, at_most: int, rng: random.Random | None, solved: list[Digits]
 ) -> None:
     """Append solutions to `solved`, up to `at_most`.
 
     Args:
         cells: Digits of all cells; restored before the function returns.
-        left: Bit masks of the candidates of all cells; restored likewise.
+        candidates: Bit masks of the candidates of all cells; restored likewise.
         side: Side of the sudoku.
         at_most: Number of solutions after which the search ends.
         rng: Shuffles the digits that are tried; None for increasing order.
@@ -65,20 +70,20 @@ def _search(
     if not empty:
         solved.append(tuple(cells))
         return
-    cell = min(empty, key=lambda index: left[index].bit_count())
-    digits = [digit for digit in range(1, side + 1) if left[cell] >> (digit - 1) & 1]
+    cell = min(empty, key=lambda index: candidates[index].bit_count())
+    digits = [digit for digit in range(1, side + 1) if candidates[cell] & 1 << (digit - 1)]
     if rng:
         rng.shuffle(digits)
     for digit in digits:
         bit = 1 << (digit - 1)
         # Only peers that had the candidate get it back after the recursion.
-        changed = [peer for peer in peers(side)[cell] if left[peer] & bit]
+        changed = [peer for peer in peers(side)[cell] if candidates[peer] & bit]
         cells[cell] = digit
         for peer in changed:
-            left[peer] ^= bit
-        _search(cells, left, side, at_most, rng, solved)
+            candidates[peer] ^= bit
+        _search(cells, candidates, side, at_most, rng, solved)
         for peer in changed:
-            left[peer] ^= bit
+            candidates[peer] ^= bit
         cells[cell] = 0
         if len(solved) >= at_most:
             return

@@ -35,11 +35,11 @@ class World(Protocol[StateT]):
 
     @classmethod
     def parse(cls, stored: Mapping[str, Any]) -> Self:
-        """Read the puzzle that `dump` wrote, starting in its state. Raises `ValueError` for a malformed one."""
+        """Read what `dump` returned; the state passed to `dump` becomes `start`. Raises `ValueError` if malformed."""
         ...
 
     def dump(self, state: StateT) -> dict[str, Any]:
-        """Return the puzzle in a state, as JSON."""
+        """Return the puzzle in a state as a JSON-serialisable dict."""
         ...
 
     @property
@@ -48,14 +48,14 @@ class World(Protocol[StateT]):
         ...
 
     def read_action(self, text: str) -> str | None:
-        """Parse an action to its canonical spelling; None for text that is no action in any state of this world."""
+        """Parse an action to its canonical spelling; None if no state of this world allows such an action."""
         ...
 
     def legal_actions(self, state: StateT) -> list[str]:
         """Return the actions that the rules allow, always in the same order."""
         ...
 
-    def after(self, state: StateT, action: str) -> StateT:
+    def next_state(self, state: StateT, action: str) -> StateT:
         """Return the state after an action, spelled as by `read_action`. Raises `IllegalActionError`."""
         ...
 
@@ -63,18 +63,21 @@ class World(Protocol[StateT]):
         """Return whether the puzzle is solved."""
         ...
 
-    def distance(self, state: StateT) -> int | None:
-        """Return a lower bound of the actions to the goal, 0 only there; None if it can never be reached."""
+    def distance_bound(self, state: StateT) -> int | None:
+        """Return a lower bound of the number of actions to the goal, 0 only for a goal state; None if unreachable."""
         ...
 
     def plan(self, state: StateT) -> list[str] | None:
-        """Return actions that lead to the goal; None if there are none, or none was found."""
+        """Return actions that lead to the goal; None if there are none, or the solver gave up.
+
+        Callers need not tell the two apart: in both cases there is nothing to demonstrate.
+        """
         ...
 
     def render(self, state: StateT) -> str:
-        """Return the state as text."""
+        """Return the state as text for a prompt; `symbols` explains its characters."""
         ...
 
     def picture(self, state: StateT) -> Picture:
-        """Return the state as a board to draw."""
+        """Return the description of the state's image, for `draw`."""
         ...

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rollmill.environments.code.stdin_tests import is_same_output, read_stdin_tests
+from rollmill.environments.code.input_output_tests import is_same_output, read_input_output_tests
 from rollmill.environments.code.verifier import CodeVerifier
 from rollmill.environments.python_runs import SandboxedPython
 from rollmill.records import Problem, Verdict
@@ -163,10 +163,10 @@ def test_pairs_are_read_in_the_forms_of_public_data_sets() -> None:
         {"public_tests": 1, "private_test_cases": {"input": ["1", "3"], "output": ["2", "4"]}},
     ]
     for fields in forms:
-        tests = read_stdin_tests(problem_of(**fields))
+        tests = read_input_output_tests(problem_of(**fields))
         assert tests is not None
         assert tuple(map(tuple, tests.tests)) == expected
-    assert read_stdin_tests(problem_of(test="assert f(1)")) is None
+    assert read_input_output_tests(problem_of(test="assert f(1)")) is None
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def fewest_actions(world: World[Any], start: Any) -> int:
         if world.is_goal(state):
             return distance[state]
         for action in world.legal_actions(state):
-            after = world.after(state, action)
+            after = world.next_state(state, action)
             if after not in distance:
                 distance[after] = distance[state] + 1
                 queue.append(after)

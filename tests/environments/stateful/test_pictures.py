@@ -32,5 +32,5 @@ def test_every_world_is_drawn_the_same_each_time(name):
     first = draw(world.picture(world.start))
     assert first.startswith(b"\x89PNG")
     assert first == draw(world.picture(world.start))
-    after = world.after(world.start, world.plan(world.start)[0])
+    after = world.next_state(world.start, world.plan(world.start)[0])
     assert first != draw(world.picture(after))

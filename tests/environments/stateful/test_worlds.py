@@ -67,20 +67,20 @@ def test_every_action_sequence_keeps_the_invariants(name, seed, choices):
         action = legal[number % len(legal)] if legally and legal else universe[number % len(universe)]
         if action not in legal:
             with pytest.raises(IllegalActionError, match=r"\w"):
-                world.after(state, action)
+                world.next_state(state, action)
             continue
-        after = world.after(state, action)
+        after = world.next_state(state, action)
         assert after != state
         state = after
         stored = orjson.loads(orjson.dumps(world.dump(state)))
         assert unchanging(name, stored) == kept
-        again = type(world).parse(stored) if name != "sokoban" or world.distance(state) is not None else None
+        again = type(world).parse(stored) if name != "sokoban" or world.distance_bound(state) is not None else None
         if again:
             assert again.start == state
             assert again.render(state) == world.render(state)
             assert again.legal_actions(state) == world.legal_actions(state)
             assert again.is_goal(state) == world.is_goal(state)
-        assert (world.distance(state) == 0) == world.is_goal(state)
+        assert (world.distance_bound(state) == 0) == world.is_goal(state)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -91,18 +91,18 @@ def test_solver_reaches_the_goal_from_every_state(name, seed, choices):
     state = world.start
     for number in choices:
         legal = world.legal_actions(state)
-        state = world.after(state, legal[number % len(legal)])
+        state = world.next_state(state, legal[number % len(legal)])
     plan = world.plan(state)
     if plan is None:
         assert name == "sokoban"
         return
-    distance = world.distance(state)
+    distance = world.distance_bound(state)
     assert distance is not None
     assert distance <= len(plan)
     assert name == "sokoban" or distance == len(plan)
     for action in plan:
         assert world.read_action(action) == action
-        state = world.after(state, action)
+        state = world.next_state(state, action)
     assert world.is_goal(state)
 
 
@@ -168,7 +168,7 @@ def test_plans_for_blocks_are_shortest(seed):
     state = world.start
     for _ in range(3):  # with an empty hand, and with a full one
         assert len(world.plan(state)) == fewest_actions(world, state)
-        state = world.after(state, rng.choice(world.legal_actions(state)))
+        state = world.next_state(state, rng.choice(world.legal_actions(state)))
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -199,7 +199,7 @@ def test_eight_queens_plan_keeps_the_most_queens():
     first, second = ["q.......", ".q......"], ["q.......", ".....q.."]
     for rows, kept in ((first, 1), (second, 2)):
         world = EightQueens.parse({"grid": [*rows, *["........"] * 6]})
-        assert world.distance(world.start) == (2 - kept) + (8 - kept)
+        assert world.distance_bound(world.start) == (2 - kept) + (8 - kept)
         assert len([action for action in world.plan(world.start) if action.startswith("remove")]) == 2 - kept
 
 
@@ -210,8 +210,8 @@ def test_sudoku_plan_clears_wrong_digits():
     four = Sudoku.parse({"grid": ["1...", "..13", ".4..", "...2"]})
     cell, action = next((action[:4], action) for action in four.plan(four.start))
     wrong = next(other for other in four.legal_actions(four.start) if other.startswith(cell) and other != action)
-    state = four.after(four.start, wrong)
-    assert four.distance(state) == four.distance(four.start) + 1
+    state = four.next_state(four.start, wrong)
+    assert four.distance_bound(state) == four.distance_bound(four.start) + 1
     assert four.plan(state)[0] == f"clear {cell}"
 
 
@@ -261,21 +261,21 @@ def test_invalid_puzzle_is_refused(name, stored, fault):
 
 def test_push_and_step_are_different_actions():
     world = Sokoban.parse({"grid": ["######", "#@-$.#", "######"]})
-    near = world.after(world.start, "right")
+    near = world.next_state(world.start, "right")
     with pytest.raises(IllegalActionError, match='a box is there: "push right" would push it'):
-        world.after(near, "right")
+        world.next_state(near, "right")
     with pytest.raises(IllegalActionError, match="no box is there"):
-        world.after(world.start, "push right")
-    done = world.after(near, "push right")
+        world.next_state(world.start, "push right")
+    done = world.next_state(near, "push right")
     assert world.render(done) == "######\n#--@*#\n######"
     assert world.is_goal(done)
     with pytest.raises(IllegalActionError, match="a wall is behind the box"):
-        world.after(done, "push right")
+        world.next_state(done, "push right")
 
 
 def test_a_stored_solution_is_the_plan_along_its_way():
     world = Sokoban.parse({"grid": ["######", "#@-$.#", "######"], "solution": "RLRR"})
     assert world.plan(world.start) == ["right", "push right"]  # it came by here again
-    assert world.plan(world.after(world.start, "right")) == ["push right"]
+    assert world.plan(world.next_state(world.start, "right")) == ["push right"]
     assert world.dump(world.start)["solution"] == "RLRR"
-    assert "solution" not in world.dump(world.after(world.start, "right"))
+    assert "solution" not in world.dump(world.next_state(world.start, "right"))
