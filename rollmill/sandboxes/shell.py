@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from rollmill.errors import InputError
 from rollmill.sandboxes.sandbox import Execution, Limits
 
-LONGEST = (1 << 17) - 1
-"""Bytes of one argument of a process (Linux's MAX_ARG_STRLEN without the terminating NUL)."""
+MAX_ARGUMENT_BYTES = (1 << 17) - 1
+"""Of one argument of a process (Linux's MAX_ARG_STRLEN without the terminating NUL)."""
 
-LONGEST_PATH = 4095
-"""Bytes of a path (Linux's PATH_MAX without the terminating NUL)."""
-MOST_ENVIRONMENT = 1 << 20
-"""Bytes of all variables together: half of what Linux gives a process for its arguments and environment."""
+MAX_PATH_BYTES = 4095
+"""Of a path (Linux's PATH_MAX without the terminating NUL)."""
+MAX_ENVIRONMENT_BYTES = 1 << 20
+"""Of all variables together: half of what Linux gives a process for its arguments and environment."""
 
 _NOT_EXECUTABLE = 126
 _LONGEST_SHOWN = 80
@@ -48,10 +48,10 @@ def refused(command: str, cwd: str) -> Execution | None:
     for what, text in (("command", command), ("working directory", cwd)):
         if "\0" in text:
             return Execution(output=f"bash: the {what} has a NUL byte\n", returncode=_NOT_EXECUTABLE)
-        if len(printable(text).encode()) > LONGEST:
-            message = f"bash: Argument list too long: the {what} has more than {LONGEST} bytes\n"
+        if len(printable(text).encode()) > MAX_ARGUMENT_BYTES:
+            message = f"bash: Argument list too long: the {what} has more than {MAX_ARGUMENT_BYTES} bytes\n"
             return Execution(output=message, returncode=_NOT_EXECUTABLE)
-    if len(printable(cwd).encode()) > LONGEST_PATH:
+    if len(printable(cwd).encode()) > MAX_PATH_BYTES:
         return Execution(output="bash: cd: File name too long\n", returncode=_NOT_EXECUTABLE)
     return None
 
@@ -70,8 +70,9 @@ def check_environment(env: Mapping[str, str]) -> Mapping[str, str]:
             raise InputError(f"environment variable {shown}: names have no '=', and neither part has a NUL byte")
         size = len(name.encode(errors="replace")) + len(value.encode(errors="replace")) + 1
         total += size + 1
-        if size > LONGEST or total > MOST_ENVIRONMENT:
+        if size > MAX_ARGUMENT_BYTES or total > MAX_ENVIRONMENT_BYTES:
             raise InputError(
-                f"environment variable {shown}: {size} bytes: one may have {LONGEST}, all together {MOST_ENVIRONMENT}"
+                f"environment variable {shown}: {size} bytes: one may have {MAX_ARGUMENT_BYTES}, all together "
+                f"{MAX_ENVIRONMENT_BYTES}"
             )
     return env

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from rollmill.errors import InputError
 from rollmill.sandboxes.sandbox import Limits, SandboxSpec
-from rollmill.sandboxes.shell import LONGEST, LONGEST_PATH, check_environment
+from rollmill.sandboxes.shell import MAX_ARGUMENT_BYTES, MAX_PATH_BYTES, check_environment
 from rollmill.services import bounds
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
@@ -22,8 +22,8 @@ _HARMLESS = frozenset({"--rm"})
 
 
 def _check_path(path: str) -> str:
-    if len(path.encode()) > LONGEST_PATH:
-        raise ValueError(f"more than {LONGEST_PATH} bytes")
+    if len(path.encode()) > MAX_PATH_BYTES:
+        raise ValueError(f"more than {MAX_PATH_BYTES} bytes")
     return path
 
 
@@ -36,7 +36,8 @@ def _check_variables(env: dict[str, str]) -> dict[str, str]:
 
 
 _Id = Annotated[str, Field(min_length=1, max_length=bounds.ID_LENGTH)]
-# Strict: a text that is too long must not be taken as a number instead.
+# Strict, since pydantic would otherwise accept an over-long numeric text as the number. The value of a text needs no
+# bound: a sandbox without `container_timeout` has no limit either.
 _Duration = (
     Annotated[str, Field(max_length=_DURATION_LENGTH)] | Annotated[float, Field(strict=True, le=bounds.TIMEOUT_S)]
 )
@@ -45,7 +46,7 @@ _Seconds = Annotated[float, Field(gt=0, le=bounds.TIMEOUT_S, allow_inf_nan=False
 _Argument = Annotated[str, Field(max_length=bounds.ARGUMENT_LENGTH)]
 _Name = Annotated[str, Field(max_length=bounds.VARIABLE_NAME_LENGTH)]
 _Names = Annotated[list[_Name], Field(max_length=bounds.VARIABLES)]
-_Value = Annotated[str, Field(max_length=LONGEST)]
+_Value = Annotated[str, Field(max_length=MAX_ARGUMENT_BYTES)]
 _Variables = Annotated[dict[_Name, _Value], Field(max_length=bounds.VARIABLES), AfterValidator(_check_variables)]
 
 
@@ -54,7 +55,7 @@ class _Body(BaseModel):
 
 
 class StartConfig(_Body):
-    """A client's settings of its sandbox, with the field names of existing clients; other fields are ignored."""
+    """A client's settings of its sandbox, named as in mini-swe-agent's Docker environment; other fields are ignored."""
 
     image: str = Field(min_length=1, max_length=bounds.IMAGE_LENGTH)
     """A folder in `--images`, or a Docker image."""
@@ -67,7 +68,7 @@ class StartConfig(_Body):
     timeout: _Seconds = 60.0
     """Default time limit of a command, in seconds."""
     executable: _Argument = ""
-    """Empty, or the service's own `--executable`."""
+    """Container command, such as docker or podman: empty, or the service's own `--executable`."""
     run_args: list[_Argument] = Field(default=[], max_length=bounds.ARGUMENTS)
     """Arguments of `docker run`: only those of the service's own `--run_args`, and `--rm`."""
     container_timeout: _Duration | None = None
@@ -80,7 +81,7 @@ class StartRequest(_Body):
     """Body of `POST /start`."""
 
     config: StartConfig
-    """The sandbox, see below."""
+    """Settings of the sandbox: `StartConfig`."""
     request_id: _Id | None = None
     """Idempotency key: the same request with the same id returns the same sandbox, so a start can be retried.
 
@@ -91,7 +92,10 @@ class StartRequest(_Body):
     client: _Id | None = None
     """The client's id: sandboxes of a client with an id are closed when its heartbeats end."""
     for_grading: bool = False
-    """Refused without the grading key, and no effect with it: the key alone selects the slots, see `grading_key`."""
+    """Asserts that this is a grader's request: refused with 403 without the grading key.
+
+    A request with the key gets a sandbox reserved for grading in any case (`rollmill.sandboxes.grading_key`).
+    """
 
 
 class ExecuteRequest(_Body):
@@ -106,7 +110,7 @@ class ExecuteRequest(_Body):
     timeout: _Seconds | None = None
     """Time limit in seconds; null for that of `config`."""
     timeout_s: _Seconds | None = None
-    """The same with fractions of a second; takes precedence over `timeout`."""
+    """The same as `timeout`, which older clients send; if both are given, this counts."""
     env: _Variables = {}
     """More environment variables, for this command."""
     forward_env: _Names = []
@@ -128,23 +132,23 @@ class AliveRequest(_Body):
     """Body of `POST /alive`."""
 
     client: _Id
-    """The name in `/start`."""
+    """As `client` in `/start`; each of these requests is a heartbeat of that client."""
 
 
 class EvaluateRequest(_Body):
-    """Body of `POST /evaluate_v3`."""
+    """Body of `POST /evaluate_v3`, the path that clients of the earlier services use."""
 
     instance_id: str = Field(min_length=1, max_length=bounds.INSTANCE_LENGTH)
     """A problem of the service's `--dataset`."""
     container_id: _Id
     """The sandbox that holds the change, at the service's `--sandbox_server`."""
     mode: Literal["benchmark"] = "benchmark"
-    """Build, test and measure; there is no other."""
+    """Build, test and measure. The only mode; clients may leave it out."""
 
 
 @dataclass(frozen=True)
 class Grants:
-    """Limits on clients' requests. Anything beyond them raises `InputError` rather than being ignored silently."""
+    """Bounds of clients' requests: higher sandbox limits are lowered to these; anything else raises `InputError`."""
 
     limits: Limits = field(default_factory=Limits)
     """Upper limits of a sandbox."""
@@ -169,7 +173,7 @@ class Grants:
             cwd=config.cwd,
             env=self.environment(config.forward_env, config.env),
             timeout_s=config.timeout,
-            limits=_lower(self.limits, request.limits) if request.limits else self.limits,
+            limits=_stricter(self.limits, request.limits) if request.limits else self.limits,
         )
 
     def check_executable(self, executable: str) -> None:
@@ -181,7 +185,9 @@ class Grants:
         """Return the requested variables of the service's environment that are set, overridden by `env`."""
         refused = [name for name in forward_env if name not in self.forward_env]
         if refused:
-            raise InputError(f"forward_env {refused[0]!r} is refused: the service hands on what --forward_env names")
+            raise InputError(
+                f"forward_env {refused[0]!r} is refused: only variables in the service's --forward_env are passed on"
+            )
         return {name: os.environ[name] for name in forward_env if name in os.environ} | env
 
 
@@ -191,9 +197,12 @@ def lifetime_s(config: StartConfig) -> float | None:
         return None
     match = _DURATION.fullmatch(str(config.container_timeout).strip())
     if not match or not float(match[1]):
-        raise InputError(f"container_timeout {config.container_timeout!r} is no time: give seconds, or 30m, or 2h")
+        raise InputError(
+            f"container_timeout {config.container_timeout!r} is not a duration: give seconds, or 30m, or 2h"
+        )
     return float(match[1]) * _UNITS[match[2]]
 
 
-def _lower(most: Limits, requested: Limits) -> Limits:
-    return Limits(**{name: min(getattr(most, name), getattr(requested, name)) for name in Limits.model_fields})
+def _stricter(allowed: Limits, requested: Limits) -> Limits:
+    """Return the lower of each limit: all fields of `Limits` are upper bounds."""
+    return Limits(**{name: min(getattr(allowed, name), getattr(requested, name)) for name in Limits.model_fields})

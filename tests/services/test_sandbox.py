@@ -74,7 +74,7 @@ def test_an_unknown_sandbox_is_404(service, path):
         ({"image": "plain", "run_args": ["-v", "/:/host"]}, "run_args '-v' is refused"),
         ({"image": "plain", "run_args": ["--network=host"]}, "run_args '--network=host' is refused"),
         ({"image": "plain", "forward_env": ["HIDDEN"]}, "forward_env 'HIDDEN' is refused"),
-        ({"image": "plain", "container_timeout": "soon"}, "container_timeout 'soon' is no time"),
+        ({"image": "plain", "container_timeout": "soon"}, "container_timeout 'soon' is not a duration"),
     ],
 )
 def test_what_is_refused_is_said(service, config, says):
