@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Literal
 
-from rollmill.agents.model import call_seed
+from rollmill.agents.model import turn_seed
 from rollmill.generation.identity import rollout_seed
 from rollmill.grading.pack import Pack
 from rollmill.grading.problem import GradedProblem
@@ -44,7 +44,7 @@ def act(command: str) -> str:
 
 def does(run_seed: int, instance_id: str, sample_id: int) -> Doing:
     """Return the change that the agent of a sample makes."""
-    return DOES[call_seed(rollout_seed(run_seed, instance_id, sample_id), 2) % 10]
+    return DOES[turn_seed(rollout_seed(run_seed, instance_id, sample_id), 2) % 10]
 
 
 def _deed(pack: Pack, problem: GradedProblem, doing: Collection[Doing]) -> str:

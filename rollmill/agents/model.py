@@ -28,11 +28,11 @@ from rollmill.records import Message, Usage, is_cut_off
 _FOR_TOOLS = ("parallel_tool_calls", "tool_choice")
 _SENT = ("role", "content", "tool_calls", "tool_call_id")
 MALFORMED = "malformed_arguments"
-"""Key of the JSON object that wraps a tool call's arguments that are no JSON object."""
+"""Key under which a tool call's arguments that are not a JSON object are sent back, as text in an object."""
 
 
 class BlockingClient(Protocol):
-    """Synchronous `ChatClient`."""
+    """The synchronous interface of `rollmill.inference.client.ChatClient`."""
 
     def complete(self, body: bytes) -> Completion:
         """Complete as `ChatClient.complete` does."""
@@ -43,14 +43,9 @@ class ContextLengthExceeded(InterruptAgentFlow):
     """The agent's conversation no longer fits into the model."""
 
 
-def call_seed(seed: int, call: int) -> int:
-    """Return the sampling seed of a rollout's `call`-th request (1-based), 0 <= seed < 2**31."""
-    return int(content_key([seed, call])[:8], 16) >> 1
-
-
-def is_too_long(failure: RequestFailedError) -> bool:
-    """Return whether the server refused a request because it has too many tokens, by the server's own words."""
-    return failure.too_long
+def turn_seed(seed: int, turn: int) -> int:
+    """Return the sampling seed of a rollout's `turn`-th assistant turn (1-based), 0 <= seed < 2**31."""
+    return int(content_key([seed, turn])[:8], 16) >> 1
 
 
 def chat_fields(settings: AgentSettings) -> dict[str, Any]:
@@ -71,7 +66,7 @@ class ChatModel:
             client: Sends the requests.
             settings: Mode, templates and sampling fields.
             model: Served model name of every request.
-            seed: The rollout's seed; each request's is derived from it (`call_seed`).
+            seed: The rollout's seed; each request's is derived from it (`turn_seed`).
         """
         self.config = settings
         self._client = client
@@ -79,62 +74,71 @@ class ChatModel:
         self._seed = seed
         self._fixed = {**chat_fields(settings), "model": model}
         self.context = request_context(self._fixed)
-        """Inputs of the chat template beside the messages (`tools`, `chat_template_kwargs`), as in a row."""
+        """Inputs of the chat template beside the messages (`tools`, `chat_template_kwargs`), for the rollout's record."""
         self._stops = stop_texts(self._fixed)
-        self.requests = 0
+        self.turns = 0
         """Assistant turns requested."""
-        self.calls = 0
-        """Requests sent, retries included."""
+        self.requests_sent = 0
+        """HTTP requests for them, retries included."""
         self.usage = Usage()
         self.tokens: list[SampledTokens] = []
         """Sampled tokens of each answer; empty where the server did not return them."""
         self.finish_reason: str | None = None
         """Of the last answer."""
 
+    # mini-swe-agent's interface of a model, which fixes these names and signatures: `query`, `format_message`,
+    # `format_observation_messages`, `get_template_vars`, `serialize`, and the attribute `config`.
+
     def query(self, messages: list[Message], **kwargs: Any) -> Message:
         """Return the next answer, its commands in `extra.actions`.
 
-        Raises `FormatError`, with the answer and the message for the model, if it has no commands that can be run;
-        `ContextLengthExceeded`; `RequestFailedError` and `ServingError` as the client does.
+        Raises `FormatError` if the answer contains no command that can be run; the error carries the answer and the
+        message to send back. Raises `ContextLengthExceeded` if the conversation does not fit into the model's context,
+        `RequestFailedError` and `ServingError` as the client does.
         """
-        completion = self._ask(messages)
-        calls = [
-            call._replace(id=call.id or f"call_{self.requests}_{number}")
+        completion = self._complete(messages)
+        tool_calls = [
+            call._replace(id=call.id or f"call_{self.turns}_{number}")
             for number, call in enumerate(completion.tool_calls if self.config.mode == "tools" else ())
         ]
         answer: Message = {"role": "assistant", "content": completion.text}
         if completion.reasoning is not None:
             answer["reasoning_content"] = completion.reasoning
-        if calls:
-            answer["tool_calls"] = [call.to_openai() for call in calls]
+        if tool_calls:
+            answer["tool_calls"] = [call.to_openai() for call in tool_calls]
+        # Fields beside `extra` are for the record. `extra` is mini-swe-agent's; `reasoning_key` is for later requests.
         answer["finish_reason"] = completion.finish_reason
         if (stop_text := completion.stop_text(self._stops)) is not None:
             answer["stop_text"] = stop_text
         answer["extra"] = {"reasoning_key": completion.reasoning_key}
-        if any(sent_arguments(call.arguments) != call.arguments for call in calls):
-            answer["extra"]["sent_arguments"] = [sent_arguments(call.arguments) for call in calls]
+        if any(sent_arguments(call.arguments) != call.arguments for call in tool_calls):
+            # For the record, from which training renders the later turns' context.
+            answer["extra"]["sent_arguments"] = [sent_arguments(call.arguments) for call in tool_calls]
         try:
-            answer["extra"]["actions"] = self._actions(completion, calls)
+            answer["extra"]["actions"] = self._parse_actions(completion, tool_calls)
         except FormatError as error:
-            raise FormatError(answer, *_error_messages(error.messages[0], calls)) from None
+            raise FormatError(answer, *_error_messages(error.messages[0], tool_calls)) from None
         return answer
 
-    def _ask(self, messages: list[Message]) -> Completion:
-        self.requests += 1
+    def _complete(self, messages: list[Message]) -> Completion:
+        """Request the next assistant turn, and count it."""
+        self.turns += 1
         body = {
             **self._fixed,
-            "messages": [sendable(message, drop_reasoning=self.config.drop_reasoning) for message in messages],
-            "seed": call_seed(self._seed, self.requests),
+            "messages": [
+                to_request_message(message, drop_reasoning=self.config.drop_reasoning) for message in messages
+            ],
+            "seed": turn_seed(self._seed, self.turns),
         }
         try:
             completion = self._client.complete(orjson.dumps(body))
         except RequestFailedError as failure:
-            self.calls += failure.calls
+            self.requests_sent += failure.calls
             # A first request that is too long is the problem's fault, not the agent's.
-            if self.requests > 1 and is_too_long(failure):
+            if self.turns > 1 and failure.too_long:
                 raise ContextLengthExceeded(exit_message("ContextLengthExceeded", failure.message)) from None
             raise
-        self.calls += completion.calls
+        self.requests_sent += completion.calls
         self.finish_reason = completion.finish_reason
         self.tokens.append(completion.tokens or NO_TOKENS)
         self.usage = Usage(
@@ -143,7 +147,8 @@ class ChatModel:
         )
         return completion
 
-    def _actions(self, completion: Completion, calls: list[ToolCall]) -> list[dict[str, Any]]:
+    def _parse_actions(self, completion: Completion, tool_calls: list[ToolCall]) -> list[dict[str, Any]]:
+        """Return the commands of an answer, from its text or its tool calls. Raises `FormatError`."""
         template = self.config.format_error_template
         # mini-swe-agent's templates know one name for an answer that was cut off.
         reason = "length" if is_cut_off(completion.finish_reason) else completion.finish_reason
@@ -156,12 +161,13 @@ class ChatModel:
                 template_kwargs=error_context | {"has_tool_calls": False},
             )
             return parsed
-        tool_calls = [
+        # The shape of litellm's objects, which the parser expects.
+        openai_calls = [
             SimpleNamespace(id=call.id, function=SimpleNamespace(name=call.name, arguments=call.arguments))
-            for call in calls
+            for call in tool_calls
         ]
         actions: list[dict[str, Any]] = parse_toolcall_actions(
-            tool_calls, format_error_template=template, template_kwargs=error_context
+            openai_calls, format_error_template=template, template_kwargs=error_context
         )
         if all(isinstance(action["command"], str) for action in actions):
             return actions
@@ -195,17 +201,19 @@ class ChatModel:
         return {"model_name": self._model, "model_kwargs": self.config.request}
 
     def serialize(self) -> dict[str, Any]:
-        """Nothing: the rollout's row and the run's manifest have it."""
+        """Return nothing: the rollout's record and the run's manifest have the model already."""
         return {}
 
 
 def exit_message(status: str, content: str = "") -> Message:
-    """Return the message that ends an agent."""
+    """Return the message that ends an agent: mini-swe-agent's loop stops at the role `exit`."""
     return {"role": "exit", "content": content, "extra": {"exit_status": status, "submission": ""}}
 
 
-def sendable(message: Message, *, drop_reasoning: bool = False) -> Message:
-    """Return a message as servers accept it: chat templates parse a tool call's arguments as a JSON object.
+def to_request_message(message: Message, *, drop_reasoning: bool = False) -> Message:
+    """Return a message with only the keys that servers accept (`_SENT`), and with its reasoning.
+
+    Arguments of tool calls that are not a JSON object are wrapped in one, since chat templates parse them.
 
     Reasoning is sent back under the key in which the server returned it: some servers accept no other, and a few
     refuse reasoning at all, for which `drop_reasoning` removes it.
@@ -231,8 +239,9 @@ def sent_arguments(arguments: str) -> str:
     return orjson.dumps({MALFORMED: arguments}).decode()
 
 
-def _error_messages(error: Message, calls: list[ToolCall]) -> list[Message]:
-    """Return the error as user message, or as tool message for each call: every call needs an answer, none was run."""
-    if not calls:
+def _error_messages(error: Message, tool_calls: list[ToolCall]) -> list[Message]:
+    """Return the error as a user message, or as the tool response of each call, of which none was run."""
+    if not tool_calls:
         return [error]
-    return [error | {"role": "tool", "tool_call_id": call.id} for call in calls]
+    # Chat templates and servers require a response to every call.
+    return [error | {"role": "tool", "tool_call_id": call.id} for call in tool_calls]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollmill.agents.mini_swe import FormatError
-from rollmill.agents.model import ChatModel, ContextLengthExceeded, call_seed, chat_fields, is_too_long, sendable
+from rollmill.agents.model import ChatModel, ContextLengthExceeded, chat_fields, to_request_message, turn_seed
 from rollmill.inference.answers import Completion, ToolCall
 from rollmill.inference.client import RequestFailedError
 from rollmill.records import Usage
@@ -64,8 +64,8 @@ def test_command_in_a_text_answer():
         "finish_reason": "stop",
         "extra": {"reasoning_key": "reasoning_content", "actions": [{"command": "ls -l"}]},
     }
-    assert chat._client.bodies == [{"temperature": 0.5, "model": "m", "messages": FIRST, "seed": call_seed(5, 1)}]
-    assert (chat.requests, chat.calls, chat.finish_reason) == (1, 3, "stop")
+    assert chat._client.bodies == [{"temperature": 0.5, "model": "m", "messages": FIRST, "seed": turn_seed(5, 1)}]
+    assert (chat.turns, chat.requests_sent, chat.finish_reason) == (1, 3, "stop")
 
 
 def test_calls_and_usage_are_summed_and_seeds_differ():
@@ -80,13 +80,13 @@ def test_calls_and_usage_are_summed_and_seeds_differ():
     with pytest.raises(RequestFailedError):
         chat.query(FIRST)
     assert chat.usage == Usage(prompt_tokens=30, completion_tokens=9)
-    assert (chat.requests, chat.calls) == (4, 8)
-    assert [body["seed"] for body in chat._client.bodies] == [call_seed(5, call) for call in (1, 2, 3, 4)]
+    assert (chat.turns, chat.requests_sent) == (4, 8)
+    assert [body["seed"] for body in chat._client.bodies] == [turn_seed(5, call) for call in (1, 2, 3, 4)]
 
 
 def test_seeds_of_calls():
-    assert call_seed(0, 1) == int(hashlib.sha256(b"[0,1]").hexdigest()[:8], 16) >> 1 == 589272268
-    seeds = {call_seed(seed, call) for seed in range(30) for call in range(30)}
+    assert turn_seed(0, 1) == int(hashlib.sha256(b"[0,1]").hexdigest()[:8], 16) >> 1 == 589272268
+    seeds = {turn_seed(seed, call) for seed in range(30) for call in range(30)}
     assert len(seeds) == 900
     assert all(0 <= seed < 2**31 for seed in seeds)
 
@@ -115,8 +115,8 @@ def test_tool_calls():
     (body,) = chat._client.bodies
     assert body["tools"][0]["function"]["name"] == "bash"
     assert body["tool_choice"] == "auto"
-    assert sendable(answer).keys() == {"role", "content", "tool_calls", "reasoning_content"}
-    assert sendable(answer, drop_reasoning=True).keys() == {"role", "content", "tool_calls"}
+    assert to_request_message(answer).keys() == {"role", "content", "tool_calls", "reasoning_content"}
+    assert to_request_message(answer, drop_reasoning=True).keys() == {"role", "content", "tool_calls"}
 
 
 @pytest.mark.parametrize("text", ["nothing", bash("a") + bash("b"), ""])
@@ -154,7 +154,7 @@ def test_malformed_tool_calls_are_recorded_and_answered(name, arguments, words):
     assert answer["tool_calls"][1]["function"] == {"name": name, "arguments": arguments}
     assert [(item["role"], item["tool_call_id"]) for item in errors] == [("tool", "a"), ("tool", "b")]
     assert all(words in item["content"] for item in errors)
-    for call in sendable(answer)["tool_calls"]:
+    for call in to_request_message(answer)["tool_calls"]:
         assert isinstance(orjson.loads(call["function"]["arguments"]), dict)
 
 
@@ -205,7 +205,7 @@ def test_format_error_template_gets_all_variables():
     ],
 )
 def test_too_long_requests_are_recognized(type_, words, too_long):
-    assert is_too_long(RequestFailedError(type_, f"http://h/v1 answers 400: {words}", 1)) == too_long
+    assert RequestFailedError(type_, f"http://h/v1 answers 400: {words}", 1).too_long == too_long
 
 
 def test_context_overflow_ends_the_agent_except_at_the_first_prompt():
@@ -229,5 +229,5 @@ def test_any_completion_is_an_action_or_a_format_error(text, calls, mode):
         messages = list(error.messages)
         assert len(messages) == 1 + max(1, len(calls) if mode == "tools" else 0)
     assert messages[0]["content"] == text
-    for call in sendable(messages[0]).get("tool_calls", []):
+    for call in to_request_message(messages[0]).get("tool_calls", []):
         assert isinstance(orjson.loads(call["function"]["arguments"]), dict)

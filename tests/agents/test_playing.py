@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from rollmill.agents.model import call_seed
+from rollmill.agents.model import turn_seed
 from rollmill.agents.playing import CANCELLED, FAILED
 from rollmill.errors import InputError, ServingError
 from rollmill.inference.scripted import Conversation, Script, ScriptedAnswer, ScriptedServer
@@ -61,7 +61,7 @@ def test_text_mode_to_its_submission(playing, sandbox):
     }
     assert (played.model_calls, played.steps, played.finish_reason) == (2, 2, "stop")
     assert played.usage.prompt_tokens == 32
-    assert server.seeds == {call_seed(7, 1): 1, call_seed(7, 2): 1}
+    assert server.seeds == {turn_seed(7, 1): 1, turn_seed(7, 2): 1}
     assert [{key for message in body["messages"] for key in message} for body in server.bodies] == 2 * [
         {"role", "content"}
     ]

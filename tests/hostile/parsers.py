@@ -17,7 +17,6 @@ from pathlib import Path
 from jinja2 import TemplateError
 
 from rollmill.agents.config import _SAYS_V1_TEXT
-from rollmill.agents.model import is_too_long
 from rollmill.agents.templates import AgentTemplate
 from rollmill.config.settings_file import SettingsFile
 from rollmill.corpus.record_facts import _error_type
@@ -162,7 +161,7 @@ def _actions(text: str) -> None:
 
 PARSERS: dict[str, Callable[[str], object]] = {
     "agents.action style": lambda text: _SAYS_V1_TEXT.search(text),
-    "agents.is_too_long": lambda text: is_too_long(RequestFailedError("http_400", text, 1)),
+    "inference.too_long": lambda text: RequestFailedError("http_400", text, 1).too_long,
     "agents.templates": _template,
     "code.examples": _examples,
     "code.subject": _subject,

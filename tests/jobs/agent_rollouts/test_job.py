@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from benchmarks.scripted_agents import CONFIG, SUBMIT, act
-from rollmill.agents.model import call_seed
+from rollmill.agents.model import turn_seed
 from rollmill.errors import InputError
 from rollmill.generation.services import Services
 from rollmill.generation.shard import ProblemShard, ShardProblem
@@ -126,7 +126,7 @@ def test_all_turns_of_an_attempt_go_to_one_server(tmp_path):
     rows = [orjson.loads(rollout.line) for rollout in rollouts.completed]
     assert len(rows) == 8
     for row in rows:
-        seeds = {call_seed(row["seed"], call) for call in (1, 2, 3)}
+        seeds = {turn_seed(row["seed"], call) for call in (1, 2, 3)}
         assert [len(seeds & set(server.seeds)) for server in (item, other)] in ([3, 0], [0, 3])
     assert min(item.requests, other.requests) >= 6  # one problem, and yet both have work
 
