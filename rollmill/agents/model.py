@@ -74,7 +74,7 @@ class ChatModel:
         self._seed = seed
         self._fixed = {**chat_fields(settings), "model": model}
         self.context = request_context(self._fixed)
-        """Inputs of the chat template beside the messages (`tools`, `chat_template_kwargs`), for the rollout's record."""
+        """Inputs of the chat template beside the messages (`tools`, `chat_template_kwargs`), for the record."""
         self._stops = stop_texts(self._fixed)
         self.turns = 0
         """Assistant turns requested."""
