@@ -51,7 +51,7 @@ def fault(item):
 
 
 def without_places(table):
-    """What a table says whatever the files are."""
+    """Return the rows of a table without the columns that depend on the files."""
     return table.select(name for name in SCHEMA if name not in {"source", "number", "offset", "length"})
 
 

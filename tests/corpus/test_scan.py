@@ -473,7 +473,7 @@ VALUES = st.recursive(
 NAMES = [*Record.__struct_encode_fields__, *FINISH_FIELDS, "other"]
 TELLING = st.sampled_from([0, False, True, "no", "length", "incomplete", "end_turn", "thoughts", {"reason": "length"}])
 ODD = st.dictionaries(st.sampled_from(NAMES), TELLING | VALUES, max_size=1)
-"""What a row or its metadata has besides: also what says how its answer ended, or that it is not to be learnt."""
+"""Further fields of a row or its metadata, some of which tell how its answer ended, or exclude it from training."""
 ODD_OF_MESSAGE = st.dictionaries(
     st.sampled_from([*RecordedMessage.__struct_encode_fields__, "other"]), TELLING | VALUES, max_size=1
 )

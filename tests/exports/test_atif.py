@@ -15,7 +15,7 @@ from tests.exports.sample_corpus import InMemoryCorpus, msg
 
 
 class Strict(BaseModel):
-    """What the format's own models are: without further fields."""
+    """A model that rejects further fields, as the models of the format do."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
