@@ -109,12 +109,12 @@ def make_verifiers(verifiers: str, **arguments: Any) -> list[Verifier]:
         weighted = read_verifiers(verifiers)
     except ValueError as error:
         raise InputError(str(error)) from None
-    verifiers = [make_verifier(spec, **accepted) for spec, accepted in arguments_per_verifier(weighted, arguments)]
+    instances = [make_verifier(spec, **accepted) for spec, accepted in arguments_per_verifier(weighted, arguments)]
     if tolerance := arguments.get("accept_error"):
         ignoring = [each.spec for each in weighted if not _uses_accept_error(each.spec)]
         if ignoring:
             _log.warning("--accept_error %g has no effect on the verifier %s", tolerance, ", ".join(ignoring))
-    return verifiers
+    return instances
 
 
 def arguments_per_verifier(
