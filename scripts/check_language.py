@@ -194,8 +194,7 @@ def main(folders: list[str]) -> int:
     python = {path: path.read_text() for path in paths if path.suffix == ".py"}
     findings = [finding for path, source in python.items() for finding in check_python(path, source)]
     for path in paths:
-        # The changelog of earlier versions stays as it was written.
-        if path.suffix == ".md" and path.name != "CHANGELOG.md":
+        if path.suffix == ".md":
             findings += check_markdown(path, path.read_text())
     findings += questions({path: source for path, source in python.items() if "tests" not in path.parts})
     for finding in findings:
