@@ -13,7 +13,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from blocks.services import find_services
 from rollmill.generation.failures import check_not_all_failed
-from rollmill.generation.job import GenerationJob, adapted_to_servers, changes_on_disk, opened_run
+from rollmill.generation.job import GenerationJob, adapt_to_servers, opened_run, read_request_changes
 from rollmill.generation.outcome import JobOutcome
 from rollmill.generation.progress import Progress
 from rollmill.generation.run import Run
@@ -43,9 +43,9 @@ def run_job(job: GenerationJob[OutcomeT], store: ResultUploader | None = None) -
     job's methods and the store do, and `RunStoppedError` if the work was stopped, or all rollouts failed.
     """
     services = cache(partial(find_services, job.parameters))  # reads the blocks once, and only if needed
-    is_new = changes_on_disk(job) is None
+    is_new = read_request_changes(job) is None
     if is_new and not job.reverify:
-        job = adapted_to_servers(job, services())  # before its identity is computed
+        job = adapt_to_servers(job, services())  # before its identity is computed
     with opened_run(job) as run:
         if job.retry == "failed":
             result_of(verify_failed.submit(job, run))
@@ -54,7 +54,7 @@ def run_job(job: GenerationJob[OutcomeT], store: ResultUploader | None = None) -
             result_of(score_again.submit(job, run))
         elif progress.left:
             if not is_new:
-                job = adapted_to_servers(job, services())
+                job = adapt_to_servers(job, services())
                 run.note_changes(dict(job.request_changes))
             run.add_notes(job.context_notes(run, services()))
             if columns := run.manifest.problems.get("columns"):

@@ -23,7 +23,7 @@ from rollmill.generation.job import GenerationJob
 from rollmill.generation.progress import Progress
 from rollmill.generation.run import Run
 from rollmill.generation.shard import Shard, ShardRollouts
-from rollmill.generation.worker_session import end_kept
+from rollmill.generation.worker_session import end_session_if_idle
 from rollmill.inference.devices import use_line
 from rollmill.terminal.stall_watch import new_stacks
 from tasks.artifacts import track_progress
@@ -59,7 +59,7 @@ def rollout_workers(job: GenerationJob[Any]) -> Iterator[Workers]:
 
 async def end_session() -> None:
     """Close the session that this worker keeps, unless it is generating a shard."""
-    await asyncio.to_thread(end_kept)
+    await asyncio.to_thread(end_session_if_idle)
 
 
 @task(name="rollouts", task_run_name="rollouts of {first}..{last}", cache_policy=NO_CACHE)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rollmill.errors import RunStoppedError
-from rollmill.generation.failures import remedy, shown_words, words_of_rollouts
+from rollmill.generation.failures import count_failures_of, failure_lines, remedy
 from rollmill.generation.run import Run
 from rollmill.generation.verification import CONTENT_FILTER, NO_TEXT, NO_TEXT_REASONS, REASONING_ONLY, REFUSAL
 from rollmill.records import Problem, Rollout, is_cut_off
@@ -108,9 +108,9 @@ def _no_text_reasons(rollouts: Sequence[Rollout]) -> Counter[str]:
 
 def check_some_answered(rollouts: Sequence[Rollout], *, directory: Path) -> None:
     """Raise `RunStoppedError`, with the most frequent error messages, when all of a canary's rollouts failed."""
-    failures = words_of_rollouts(rollouts)
+    failures = count_failures_of(rollouts)
     if failures and sum(each.count for each in failures) == len(rollouts):
-        words = "; ".join(shown_words(failures))
+        words = "; ".join(failure_lines(failures))
         raise RunStoppedError(
             f"all {len(rollouts)} rollouts of the canary failed: {words}: {remedy(failures)}, "
             f"or continue anyway with --no_canary (see {directory})"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from rollmill.errors import RunStoppedError
 from rollmill.generation.run import Run
-from rollmill.inference.server_errors import is_spent, is_too_long
+from rollmill.inference.server_errors import is_quota_exhausted, is_too_long
 from rollmill.records import Rollout
 from rollmill.statistics.failures import FailureCounts, FailureWords
 from rollmill.terminal.escapes import visible_line
@@ -39,7 +39,7 @@ _FIX_JUDGE = "change what the judge's message names (its key is in JUDGE_API_KEY
 _RETRY = "then run the same command with --retry failed"
 
 
-def failure_words(run: Run) -> list[FailureWords]:
+def count_failures(run: Run) -> list[FailureWords]:
     """Count the error messages of a run's failed rollouts, from the journal; most frequent first."""
     counts = FailureCounts()
     for type_, message in run.journal.failures():
@@ -47,7 +47,7 @@ def failure_words(run: Run) -> list[FailureWords]:
     return counts.most_common()
 
 
-def words_of_rollouts(rollouts: Iterable[Rollout]) -> list[FailureWords]:
+def count_failures_of(rollouts: Iterable[Rollout]) -> list[FailureWords]:
     """Count the error messages of failed rollouts among these; most frequent first."""
     counts = FailureCounts()
     for rollout in rollouts:
@@ -56,7 +56,7 @@ def words_of_rollouts(rollouts: Iterable[Rollout]) -> list[FailureWords]:
     return counts.most_common()
 
 
-def shown_words(failures: Sequence[FailureWords]) -> list[str]:
+def failure_lines(failures: Sequence[FailureWords]) -> list[str]:
     """Return the most frequent failures, one line each with its count, and a line for the number of others."""
     lines = [_failure_line(failure) for failure in failures]
     more = sum(each.count for each in failures[_MOST_SHOWN:])
@@ -76,7 +76,7 @@ def remedy(failures: Sequence[FailureWords]) -> str:
         return f"{_FIX_JUDGE}, {_RETRY}"
     if is_too_long(first.words):
         return f"{_TOO_LONG}, {_RETRY}"
-    if is_spent(first.words) and not first.type.startswith("verifier_"):
+    if is_quota_exhausted(first.words) and not first.type.startswith("verifier_"):
         return f"{_EMPTY_ACCOUNT}, {_RETRY}"
     matching = (text for pattern, text in _REMEDIES if re.fullmatch(pattern, first.type))
     text = next(matching, "see the server's log")
@@ -95,7 +95,7 @@ def failure_note(failures: Sequence[FailureWords], attempted: int, noun: str = "
         return None
     failed = sum(each.count for each in failures)
     return (
-        f"{failed:,} of {attempted:,} {noun} failed outside the model ({'; '.join(shown_words(failures))}): "
+        f"{failed:,} of {attempted:,} {noun} failed outside the model ({'; '.join(failure_lines(failures))}): "
         f"{remedy(failures)}"
     )
 
@@ -110,6 +110,6 @@ def check_not_all_failed(run: Run, *, needs_verdicts: bool = True, noun: str = "
     """
     journaled, failed, without_completion = run.journal.counts()
     if journaled and journaled == (failed if needs_verdicts else without_completion):
-        failures = failure_words(run)
-        words = "; ".join(shown_words(failures))
+        failures = count_failures(run)
+        words = "; ".join(failure_lines(failures))
         raise RunStoppedError(f"all {failed:,} {noun} failed: {words}: {remedy(failures)} (see {run.directory})")

@@ -26,7 +26,7 @@ from rollmill.generation.run import QUARANTINE, Retry, Run, loading_folder, open
 from rollmill.generation.services import GeneratorContext, Services
 from rollmill.generation.session import RolloutGenerator, RolloutSession
 from rollmill.generation.shard import ProblemScheduler, ShardRollouts, ShardScheduler, WorkerRun
-from rollmill.generation.worker_session import IsGivenUp, log_of_worker, part_session, run_shard
+from rollmill.generation.worker_session import IsGivenUp, run_shard, worker_log, worker_session_of
 from rollmill.inference.multi_server import device_shares
 from rollmill.inference.request_changes import NO_CHANGES, RequestChanges
 from rollmill.inference.server import ServerConfig
@@ -219,10 +219,10 @@ class GenerationJob(ABC, Generic[OutcomeT]):
     def _open_session(
         self, find_services: Callable[[], Services], part: WorkerRun, is_given_up: IsGivenUp
     ) -> Iterator[RolloutSession[WorkerRun]]:
-        context = GeneratorContext(find_services(), is_given_up, log_of_worker)
+        context = GeneratorContext(find_services(), is_given_up, worker_log)
         with (
             self.open_generator(context) as rollouts,
-            part_session(part, rollouts, slots=self.slots, is_given_up=is_given_up) as session,
+            worker_session_of(part, rollouts, slots=self.slots, is_given_up=is_given_up) as session,
         ):
             yield session
 
@@ -236,7 +236,7 @@ def opened_run(job: GenerationJob[Any]) -> Iterator[Run]:
     """
     with lock_directory(job.directory, flag=job.directory_flags), loading_folder(job.directory) as folder:
         loaded = job.load_problems(folder, job.directory / QUARANTINE)
-        changes = changes_on_disk(job)
+        changes = read_request_changes(job)
         # A continued run keeps the changes it began with: they are part of what its rows were sampled from.
         changes = dict(job.request_changes) if changes is None else changes
         with open_run(
@@ -256,20 +256,20 @@ def opened_run(job: GenerationJob[Any]) -> Iterator[Run]:
             yield run
 
 
-def changes_on_disk(job: GenerationJob[Any]) -> dict[str, RequestChanges] | None:
+def read_request_changes(job: GenerationJob[Any]) -> dict[str, RequestChanges] | None:
     """Return the request changes that the manifest of a job's run records; None where there is no run."""
     manifest = read_manifest(job.directory)
     return None if manifest is None else manifest.request_changes
 
 
-def adapted_to_servers(job: JobT, services: Services | None = None) -> JobT:
+def adapt_to_servers(job: JobT, services: Services | None = None) -> JobT:
     """Return the job with the request changes that its running servers require; tries one short request on each.
 
     Raises `InputError` where servers refuse a sampling parameter and `--drop_params` is not given, or where they refuse
     other sampling parameters than when the run began; and as `find_changes` does.
     """
     trials = job.trials(services or Services())
-    begun = changes_on_disk(job)
+    begun = read_request_changes(job)
     known = begun or {}
     current = {name: find_changes(trial, begun=known.get(name, NO_CHANGES)) for name, trial in trials.items()}
     if begun is not None and _left_out(begun) != _left_out(current):

@@ -94,7 +94,7 @@ class RolloutSession(Generic[RunT]):
     def __init__(
         self,
         run: RunT,
-        maker: RolloutGenerator[RunT],
+        generator: RolloutGenerator[RunT],
         *,
         slots: Concurrency,
         progress: Progress,
@@ -104,7 +104,7 @@ class RolloutSession(Generic[RunT]):
 
         Args:
             run: The run whose rollouts are made.
-            maker: Makes the rollouts.
+            generator: Makes the rollouts.
             slots: Rollouts in flight; `auto` to search for the number with the highest throughput.
             progress: Counts journaled rollouts.
             exit_on_stall: Whether the process exits at once when its work stalls.
@@ -112,8 +112,8 @@ class RolloutSession(Generic[RunT]):
         self.run = run
         self._slots = ConcurrencyController(most=most_at_a_time()) if slots == AUTO else slots
         self.progress = progress
-        self._maker = maker
-        self._stall = None if exit_on_stall else StallCheck(maker.stall_limit_s)
+        self._generator = generator
+        self._stall = None if exit_on_stall else StallCheck(generator.stall_limit_s)
         self._promised = 0
         self._ready: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._thread = threading.Thread(target=self._run_loop, name="rollout-session", daemon=True)
@@ -149,13 +149,13 @@ class RolloutSession(Generic[RunT]):
         self._loop = asyncio.get_running_loop()
         self._closing = asyncio.Event()
         engine: Engine[Any] = Engine(
-            self._maker,
+            self._generator,
             self.run.journal,
             slots=self._slots,
             observe=self._observe,
-            congested=lambda: self._maker.congested,
+            congested=lambda: self._generator.congested,
         )
-        async with self._maker.opened(), engine:
+        async with self._generator.opened(), engine:
             self._engine = engine
             self._ready.set_result(None)
             await self._closing.wait()
@@ -187,7 +187,7 @@ class RolloutSession(Generic[RunT]):
         caller then leaves the session, which cancels rollouts in flight.
         """
         grace_s, interpreter_s = (CLEANUP_S, math.inf) if self._stall else (0.0, INTERPRETER_S)
-        limit_s, stacks = self._maker.stall_limit_s, stacks_file(self.run.directory)
+        limit_s, stacks = self._generator.stall_limit_s, stacks_file(self.run.directory)
         # Start the watch before the work: work that never releases the interpreter's lock would also block the watch.
         with watch.exit_on_stall(limit_s, stacks, grace_s=grace_s, interpreter_s=interpreter_s):
             future = asyncio.run_coroutine_threadsafe(self._generate(list(problems), limit), self._loop)
@@ -204,7 +204,7 @@ class RolloutSession(Generic[RunT]):
     async def _generate(self, problems: list[Problem], limit: int | None) -> Tally:
         size = sum(len(self.run.pending(problem, limit)) for problem in problems)
         self._promised = 0
-        work = self._maker.work(self.run, problems, limit=limit)
+        work = self._generator.work(self.run, problems, limit=limit)
         return await self._engine.add(work, size)
 
     @property

@@ -201,31 +201,31 @@ def run_shard(
     return _cache.make(spec, opening, shard, caller=caller, is_given_up=is_given_up)
 
 
-def end_kept() -> None:
+def end_session_if_idle() -> None:
     """End the session in this process's cache, unless a shard is in progress."""
     _cache.end()
 
 
 @contextmanager
-def part_session(
-    part: WorkerRun, maker: RolloutGenerator[WorkerRun], *, slots: Concurrency, is_given_up: IsGivenUp
+def worker_session_of(
+    part: WorkerRun, generator: RolloutGenerator[WorkerRun], *, slots: Concurrency, is_given_up: IsGivenUp
 ) -> Iterator[RolloutSession[WorkerRun]]:
     """Open a session for a part of a run. Raises `RunStoppedError` where it is not needed any more.
 
     Args:
         part: Has the pending rollouts of shards, and collects the completed ones.
-        maker: Makes the rollouts.
+        generator: Makes the rollouts.
         slots: Limit of rollouts in flight, or `auto`.
         is_given_up: Returns True when the session is not needed any more.
     """
     if is_given_up():
         raise RunStoppedError("the shard is not needed any more")
     progress = Progress(total=0, left=0, before=Tally())
-    with RolloutSession(part, maker, slots=slots, progress=progress, exit_on_stall=True) as session:
+    with RolloutSession(part, generator, slots=slots, progress=progress, exit_on_stall=True) as session:
         yield session
 
 
-def log_of_worker(log: Path) -> Path:
+def worker_log(log: Path) -> Path:
     """Return the path of this process's own log for a run, since workers may share the folder."""
     return log.absolute().with_name(f"{log.stem}.{worker().replace(':', '-')}{log.suffix}")
 

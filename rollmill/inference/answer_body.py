@@ -27,7 +27,7 @@ _GZIP_HEAD = b"\x1f\x8b"
 _MOST_MEMBERS = 4096  # of a gzip body: usually one; each costs time however small it is
 _PADDING = re.compile(rb"\0*")
 _PIECE = 1 << 16
-_MOST_WORDS = 4000
+_MOST_MESSAGE = 4000
 """Longest error message in characters: less is shown, but every character is processed."""
 
 
@@ -159,11 +159,11 @@ def _port(parts: SplitResult) -> int:
     return parts.port or (443 if parts.scheme == "https" else 80)
 
 
-def words_of(message: Any, body: bytes) -> str:
+def message_text(message: Any, body: bytes) -> str:
     """Return a server's message as text, or `body` where it is empty or nested too deeply to be converted."""
     with suppress(RecursionError):
-        if words := str(message or ""):
-            return words[:_MOST_WORDS]
+        if text := str(message or ""):
+            return text[:_MOST_MESSAGE]
     return body.decode("utf-8", "replace") or "(empty)"
 
 

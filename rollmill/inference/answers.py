@@ -145,11 +145,11 @@ def _malformed(content: bytes, error: Exception) -> FailedAnswerError:
     page = page_text(content)
     if page or content.lstrip()[:1] == b"<":
         # A login page, or a proxy's error page: the same request would get it again.
-        words = f"not a chat completion but a page: {page or content[:_SHOWN].decode('utf-8', 'replace')!r}"
-        return FailedAnswerError("malformed_response", words, final=True)
+        message = f"not a chat completion but a page: {page or content[:_SHOWN].decode('utf-8', 'replace')!r}"
+        return FailedAnswerError("malformed_response", message, final=True)
     shown = content[:_SHOWN].decode("utf-8", "replace")
-    words = f"not a chat completion ({type(error).__name__}: {str(error)[:_SHOWN]}): {shown!r}"
-    return FailedAnswerError("malformed_response", words)
+    message = f"not a chat completion ({type(error).__name__}: {str(error)[:_SHOWN]}): {shown!r}"
+    return FailedAnswerError("malformed_response", message)
 
 
 def _choice(answer: Any) -> dict[str, Any]:

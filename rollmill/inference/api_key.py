@@ -9,7 +9,7 @@ KEY_VARIABLE = "VLLM_API_KEY"
 _KEY_FLAGS = ("--api-key", "--api_key")
 
 
-def secret_out_of(argv: Sequence[str]) -> list[str]:
+def move_key_to_environment(argv: Sequence[str]) -> list[str]:
     """Return the arguments without `--api-key KEY`, which becomes `VLLM_API_KEY` of this process.
 
     Parameters are stored with a run and shown in Prefect's UI, so that a key must not be one.

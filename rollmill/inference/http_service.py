@@ -14,7 +14,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from rollmill.errors import InputError, ServingError
-from rollmill.inference.answer_body import PLAIN, AnswerBody, AnswerError, check_redirect, words_of
+from rollmill.inference.answer_body import PLAIN, AnswerBody, AnswerError, check_redirect, message_text
 from rollmill.inference.backoff import backoff_s, parse_retry_after
 from rollmill.inference.deadline import DeadlineBackend, enforce_deadline
 from rollmill.terminal.escapes import visible, visible_line
@@ -309,7 +309,7 @@ def _json_object(response: httpx.Response, answer: bytes, where: str) -> dict[st
         detail = content.get("detail") if isinstance(content, dict) else None
         raise CallFailedError(
             f"http_{status}",
-            f"{where} answers {status}: {words_of(detail, answer[:300])}",
+            f"{where} answers {status}: {message_text(detail, answer[:300])}",
             status=status,
             retry_after_s=parse_retry_after(response.headers.get("Retry-After")),
         )

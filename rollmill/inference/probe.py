@@ -20,7 +20,7 @@ from rollmill.errors import ServingError
 from rollmill.inference.answer_body import PLAIN, AnswerBody, AnswerError, check_redirect, same_host_redirect
 from rollmill.inference.endpoints import api_url
 from rollmill.inference.json_body import NotJsonError, parse_body
-from rollmill.inference.server_errors import server_words
+from rollmill.inference.server_errors import server_message
 from rollmill.records import Message
 from rollmill.terminal.escapes import visible, visible_line
 
@@ -143,9 +143,9 @@ def served_models(
     except AnswerError as error:
         raise NotAnsweringError(_without(hidden, str(error))) from None
     except urllib.error.HTTPError as error:
-        words = _without(hidden, f"{visible(str(error.reason))[:200]}{_error_words(error)}")
+        message = _without(hidden, f"{visible(str(error.reason))[:200]}{_error_words(error)}")
         kind = NoListingError if error.code in _NO_LISTING else NotAnsweringError
-        raise kind(f"{url} answers {error.code} {words}") from error
+        raise kind(f"{url} answers {error.code} {message}") from error
     except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise NotAnsweringError(f"no server answers at {base_url}: {visible(str(reason))[:300]}") from error
@@ -160,11 +160,11 @@ def _head(api_key: str | None, headers: Mapping[str, SecretStr]) -> dict[str, st
     return {**PLAIN, **bearer, **{name: value.get_secret_value() for name, value in headers.items()}}
 
 
-def _without(secrets: Iterable[str], words: str) -> str:
+def _without(secrets: Iterable[str], message: str) -> str:
     """Return a server's message with secrets masked: some servers repeat a key that they refuse."""
     for secret in secrets:
-        words = words.replace(secret, "***")
-    return words
+        message = message.replace(secret, "***")
+    return message
 
 
 def _listed_models(content: bytes, url: str) -> dict[str, ListedModel]:
@@ -193,8 +193,8 @@ def _error_words(error: urllib.error.HTTPError) -> str:
         body = b""
     finally:
         error.close()
-    words = visible_line(server_words(body))[:300] if body.strip() not in (b"", b"{}") else ""
-    return f": {words}" if words else ""
+    message = visible_line(server_message(body))[:300] if body.strip() not in (b"", b"{}") else ""
+    return f": {message}" if message else ""
 
 
 def _get(url: str, headers: Mapping[str, str], timeout_s: float, body: bytes | None = None) -> bytes:

@@ -70,16 +70,16 @@ class RequestChanges(BaseModel):
             )
         return notes
 
-    def changed_for(self, name: str, words: str) -> RequestChanges | None:
+    def changed_for(self, name: str, message: str) -> RequestChanges | None:
         """Return the changes with one more, for a refused field; None where nothing can be changed.
 
         Args:
             name: The field, as it was sent.
-            words: The server's error message.
+            message: The server's error message.
         """
         usual = next((old for old, new in self.renamed.items() if new == name), name)
         if usual in _OTHER_NAMES:
-            if usual in self.renamed or not _UNKNOWN.search(words):
+            if usual in self.renamed or not _UNKNOWN.search(message):
                 return None
             return self.model_copy(update={"renamed": self.renamed | {usual: _OTHER_NAMES[usual]}})
         return self.model_copy(update={"left_out": (*self.left_out, name)})
@@ -88,18 +88,18 @@ class RequestChanges(BaseModel):
 NO_CHANGES = RequestChanges()
 
 
-def refused_parameter(fields: Mapping[str, Any], named: Collection[str], words: str) -> str | None:
+def refused_parameter(fields: Mapping[str, Any], named: Collection[str], message: str) -> str | None:
     """Return the field of a request that a server refuses; None where the error does not identify it.
 
     Args:
         fields: The request's fields, without model and messages.
         named: Fields that the error names in fields of its own, see `FailedAnswerError`.
-        words: The error message, in which other servers name the field.
+        message: The error message, in which other servers name the field.
     """
     # In order of reliability: the error's own field, a quoted name in the message, a bare word.
     first = next((name for name in named if name in fields), None)
-    quoted = [name for name in fields if re.search(rf"[`'\"\[]{re.escape(name)}[`'\"\]]", words)]
-    bare = [name for name in fields if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", words)]
+    quoted = [name for name in fields if re.search(rf"[`'\"\[]{re.escape(name)}[`'\"\]]", message)]
+    bare = [name for name in fields if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", message)]
     return first or _likeliest(quoted, fields) or _likeliest(bare, fields)
 
 

@@ -160,10 +160,10 @@ class ScriptedServer:
             _respond(transport, 404, orjson.dumps({"error": {"message": f"no model {request.get('model')}"}}))
             return
         if self.script.context_tokens is not None and len(body) // 4 > self.script.context_tokens:
-            words = (
+            message = (
                 f"This model's maximum context length is {self.script.context_tokens} tokens. However, you requested "
             )
-            _respond(transport, 400, orjson.dumps({"error": {"message": f"{words}{len(body) // 4} tokens."}}))
+            _respond(transport, 400, orjson.dumps({"error": {"message": f"{message}{len(body) // 4} tokens."}}))
             return
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
@@ -234,9 +234,9 @@ class ScriptedServer:
         elif fault == "empty":
             _respond(transport, 200, b'{"choices": [], "usage": {}}')
         elif fault.isdigit():
-            words = orjson.dumps({"error": {"message": f"scripted {fault}", "code": int(fault)}})
+            message = orjson.dumps({"error": {"message": f"scripted {fault}", "code": int(fault)}})
             retry_after = self.script.retry_after if fault in ("429", "503") else None
-            _respond(transport, int(fault), words, retry_after=retry_after)
+            _respond(transport, int(fault), message, retry_after=retry_after)
         elif fault != "hang":
             raise ValueError(f"no such fault: {fault}")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from rollmill.inference.answer_body import words_of
+from rollmill.inference.answer_body import message_text
 from rollmill.inference.json_body import NotJsonError, parse_body
 
 _MOST_NESTED = 8
@@ -75,31 +75,31 @@ class FailedAnswerError(Exception):
 def read_error(status: int, content: bytes) -> FailedAnswerError:
     """Return the failure for a response with a status other than 2xx, with the server's message."""
     error = _error_object(content)
-    words, names = server_words(content), _names_in(error)
-    final = _is_final(status, names, words)
-    if final and status == 429 and not is_spent(words):
-        words = f"{words} ({next(name for name in names if is_spent(name))})"
-    return FailedAnswerError(f"http_{status}", words, final=final, named=_fields_named_in(error))
+    message, names = server_message(content), _names_in(error)
+    final = _is_final(status, names, message)
+    if final and status == 429 and not is_quota_exhausted(message):
+        message = f"{message} ({next(name for name in names if is_quota_exhausted(name))})"
+    return FailedAnswerError(f"http_{status}", message, final=final, named=_fields_named_in(error))
 
 
-def is_spent(words: str) -> bool:
+def is_quota_exhausted(message: str) -> bool:
     """Return whether a server's message says that the account is empty or closed."""
-    return _SPENT.search(words) is not None
+    return _SPENT.search(message) is not None
 
 
-def is_too_long(words: str) -> bool:
+def is_too_long(message: str) -> bool:
     """Return whether a server's message says that a request has more tokens than the model's context."""
-    return _TOO_LONG.search(words) is not None
+    return _TOO_LONG.search(message) is not None
 
 
-def server_words(content: bytes) -> str:
+def server_message(content: bytes) -> str:
     """Return the message in an error body, the text of an HTML page, or the beginning of the body.
 
     OpenAI, vLLM and FastAPI each have it under another key.
     """
     if page := page_text(content):
         return page
-    return words_of(_words_in(_error_object(content)), content[:500])
+    return message_text(_words_in(_error_object(content)), content[:500])
 
 
 def page_text(content: bytes) -> str:
@@ -130,34 +130,36 @@ def error_without_choices(answer: Mapping[str, Any]) -> Mapping[str, Any] | None
 
 def failure_in_answer(error: Any) -> FailedAnswerError:
     """Return the failure for an error in a response with status 200; its code is treated as a status."""
-    words = words_of(_words_in(error), orjson.dumps(error, default=str)[:500])
+    message = message_text(_words_in(error), orjson.dumps(error, default=str)[:500])
     names = _names_in(error)
     code = next((int(match[1]) for name in names if (match := _STATUS.match(name))), None)
-    if code is None and (match := _STATUS_IN_WORDS.search(words)):
+    if code is None and (match := _STATUS_IN_WORDS.search(message)):
         code = int(match[1])
     named = next((name for name in names if _TYPE.fullmatch(name)), "server_error")
     type_ = named if code is None else f"http_{code}"
-    final = _is_final(code, names, words)
-    return FailedAnswerError(type_, f"an error inside the answer: {words}", final=final, named=_fields_named_in(error))
+    final = _is_final(code, names, message)
+    return FailedAnswerError(
+        type_, f"an error inside the answer: {message}", final=final, named=_fields_named_in(error)
+    )
 
 
-def _is_final(code: int | None, names: Collection[str], words: str) -> bool:
+def _is_final(code: int | None, names: Collection[str], message: str) -> bool:
     """Return whether the same request would fail again.
 
     Args:
         code: HTTP status, or the error's code; None where there is neither.
         names: The error's codes and types, in lower case.
-        words: Its message.
+        message: Its message.
     """
-    if is_spent(words) or any(is_spent(name) for name in names) or code in _FINAL_STATUSES:
+    if is_quota_exhausted(message) or any(is_quota_exhausted(name) for name in names) or code in _FINAL_STATUSES:
         return True
-    if code in _AMBIGUOUS_STATUSES and not is_too_long(words):
-        return not (_OVERLOADED.search(words) or any(_OVERLOADED.search(name) for name in names))
+    if code in _AMBIGUOUS_STATUSES and not is_too_long(message):
+        return not (_OVERLOADED.search(message) or any(_OVERLOADED.search(name) for name in names))
     if code is not None and code < 500 and code not in _RETRIED_STATUSES:
         return True
     if code == 429:
         return False
-    if is_too_long(words) or _NO_ENDPOINT.search(words):
+    if is_too_long(message) or _NO_ENDPOINT.search(message):
         return True
     return code is None and any(_FINAL_WORDS.fullmatch(name) for name in names)
 

@@ -4,7 +4,7 @@ import orjson
 import pytest
 
 from rollmill.errors import InputError
-from rollmill.generation.job import adapted_to_servers, changes_on_disk, opened_run
+from rollmill.generation.job import adapt_to_servers, opened_run, read_request_changes
 from rollmill.generation.services import GeneratorContext
 from rollmill.generation.session import RolloutSession
 from rollmill.inference.request_changes import RequestChanges
@@ -36,11 +36,11 @@ def run_of(adapted):
 
 def test_what_is_left_out_of_the_sampling_is_part_of_the_identity(tmp_path):
     with refusing() as server:
-        plain, _ = run_of(adapted_to_servers(job(tmp_path / "a", server)))
+        plain, _ = run_of(adapt_to_servers(job(tmp_path / "a", server)))
     with refusing("temperature") as server:
         with pytest.raises(InputError, match="--drop_params"):
-            adapted_to_servers(job(tmp_path / "b", server))
-        without, (rollout,) = run_of(adapted_to_servers(job(tmp_path / "b", server, drop_params=True)))
+            adapt_to_servers(job(tmp_path / "b", server))
+        without, (rollout,) = run_of(adapt_to_servers(job(tmp_path / "b", server, drop_params=True)))
         assert "temperature" not in server.requests[-1]
     assert without.identity.generation == plain.identity.generation | {"left_out": {"model": ["temperature"]}}
     assert without.request_changes == {"model": RequestChanges(left_out=("temperature",))}
@@ -50,9 +50,9 @@ def test_what_is_left_out_of_the_sampling_is_part_of_the_identity(tmp_path):
 
 def test_other_names_and_a_missing_seed_make_no_other_run(tmp_path):
     with refusing() as server:
-        plain, _ = run_of(adapted_to_servers(job(tmp_path / "a", server)))
+        plain, _ = run_of(adapt_to_servers(job(tmp_path / "a", server)))
     with refusing("max_tokens", "seed") as server:
-        adapted, (rollout,) = run_of(adapted_to_servers(job(tmp_path / "b", server)))
+        adapted, (rollout,) = run_of(adapt_to_servers(job(tmp_path / "b", server)))
     assert adapted.identity == plain.identity
     assert plain.request_changes == {}
     assert len(adapted.notes) == 2
@@ -61,22 +61,22 @@ def test_other_names_and_a_missing_seed_make_no_other_run(tmp_path):
 
 def test_a_run_goes_on_as_it_was_begun(tmp_path):
     with refusing("temperature") as server:
-        adapted = adapted_to_servers(job(tmp_path, server, drop_params=True))
+        adapted = adapt_to_servers(job(tmp_path, server, drop_params=True))
         manifest, _ = run_of(adapted)
         again = job(tmp_path, server, drop_params=True)
-        assert changes_on_disk(again) == manifest.request_changes
+        assert read_request_changes(again) == manifest.request_changes
         with opened_run(again) as run:  # no server is asked for what is complete
             assert run.manifest.identity == manifest.identity
             assert run.missing() == 0
-        more = adapted_to_servers(job(tmp_path, server, drop_params=True, num_rollout=2))
+        more = adapt_to_servers(job(tmp_path, server, drop_params=True, num_rollout=2))
         assert run_of(more)[0].identity == manifest.identity
     with refusing() as other, pytest.raises(InputError, match=r"leave out {'model': \['temperature'\]}, and now"):
-        adapted_to_servers(job(tmp_path, other, drop_params=True))
+        adapt_to_servers(job(tmp_path, other, drop_params=True))
 
 
 def test_a_job_for_a_worker_keeps_its_changes(tmp_path):
     with refusing("seed") as server:
-        adapted = adapted_to_servers(job(tmp_path, server))
+        adapted = adapt_to_servers(job(tmp_path, server))
     assert adapted.for_worker().changes_for() == adapted.changes_for() == RequestChanges(left_out=("seed",))
     assert hash(adapted.request_changes)
 

@@ -1,7 +1,7 @@
 import pytest
 
 from rollmill.errors import RunStoppedError
-from rollmill.generation.failures import check_not_all_failed, failure_note, failure_words, remedy, shown_words
+from rollmill.generation.failures import check_not_all_failed, count_failures, failure_lines, failure_note, remedy
 from rollmill.statistics.failures import FailureWords
 from tests.generation.run_factory import append, opened
 
@@ -12,7 +12,7 @@ def test_the_words_of_a_journal(tmp_path):
         append(run.journal, "p0", 1, state="failed:http_400")
         append(run.journal, "p1", 0, state="failed:timeout")
         append(run.journal, "p1", 1)
-        assert failure_words(run) == [FailureWords("http_400", "m", 2), FailureWords("timeout", "m", 1)]
+        assert count_failures(run) == [FailureWords("http_400", "m", 2), FailureWords("timeout", "m", 1)]
         assert run.journal.counts() == (4, 3, 3)
         check_not_all_failed(run)
 
@@ -70,8 +70,8 @@ def test_completions_are_kept_while_a_failing_verifier_is_fixed():
 
 def test_the_commonest_words_stand_in_a_note():
     failures = [FailureWords(f"http_50{index}", "a\x1b[2J", 10 - index) for index in range(5)]
-    assert len(shown_words(failures)) == 4
-    assert shown_words(failures)[-1] == "13 x others"
+    assert len(failure_lines(failures)) == 4
+    assert failure_lines(failures)[-1] == "13 x others"
     note = failure_note(failures, 50, "episodes")
     assert note.startswith("40 of 50 episodes failed outside the model (10 x http_500: a")
     assert note.isprintable()

@@ -25,7 +25,7 @@ from rollmill.inference.endpoints import Endpoint, EndpointPool
 from rollmill.inference.sampled_tokens import TokenSource
 from rollmill.inference.script import scripted_logprob
 from rollmill.inference.scripted import Conversation, Script, ScriptedAnswer, ScriptedServer
-from rollmill.inference.server_errors import server_words
+from rollmill.inference.server_errors import server_message
 from tests.inference.chat_requests import ask, ask_one, body
 from tests.inference.raw_server import RawServer
 
@@ -392,7 +392,7 @@ def test_lone_surrogates_are_data():
     ],
 )
 def test_the_servers_own_words(content, words):
-    assert server_words(content) == words
+    assert server_message(content) == words
 
 
 def tool_call(**function):

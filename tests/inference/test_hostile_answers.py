@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from rollmill.environments.search.remote import RemoteSearcher
 from rollmill.errors import ServingError
 from rollmill.inference import answer_body
-from rollmill.inference.answer_body import AnswerBody, AnswerError, check_redirect, same_host_redirect, words_of
+from rollmill.inference.answer_body import AnswerBody, AnswerError, check_redirect, message_text, same_host_redirect
 from rollmill.inference.backoff import parse_retry_after
 from rollmill.inference.client import ChatClient, ClientConfig, RequestFailedError
 from rollmill.inference.endpoints import Endpoint, EndpointPool
@@ -609,4 +609,4 @@ def test_wrong_content_encoding_is_refused_or_decoded_within_limits(content, enc
 
 
 def test_a_server_s_words_have_a_bound():
-    assert len(words_of("x" * 10**7, b"")) == len(words_of({"a": "x" * 10**7}, b"")) == 4000
+    assert len(message_text("x" * 10**7, b"")) == len(message_text({"a": "x" * 10**7}, b"")) == 4000

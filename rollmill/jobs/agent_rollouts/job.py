@@ -29,7 +29,7 @@ from rollmill.inference.generation_config import sampling_notes
 from rollmill.inference.http_service import ServiceConfig, service_url, token_from_environment
 from rollmill.inference.model_identity import model_identity
 from rollmill.inference.trial import TrialRequest
-from rollmill.jobs.agent_rollouts.maker import AgentRolloutsMaker
+from rollmill.jobs.agent_rollouts.generator import AgentRolloutGenerator
 from rollmill.jobs.agent_rollouts.outcome import AgentOutcome, write_outcome
 from rollmill.jobs.agent_rollouts.parameters import AgentRollouts
 from rollmill.jobs.agent_rollouts.problems import problem_fault, problem_source
@@ -132,11 +132,11 @@ class AgentRolloutsJob(GenerationJob[AgentOutcome]):
         return model_trials(self.parameters, services, self._model, chat_fields(self.settings))
 
     @contextmanager
-    def open_generator(self, context: GeneratorContext) -> Iterator[AgentRolloutsMaker]:
+    def open_generator(self, context: GeneratorContext) -> Iterator[AgentRolloutGenerator]:
         """Serve the model, open sandboxes and grading, and yield the generator; see `GenerationJob`."""
         with context.serve(self.parameters, self._model, self.changes_for()) as servers, ExitStack() as closing:
             host, grader = self._open_sandboxes(context.services, closing)
-            yield AgentRolloutsMaker(
+            yield AgentRolloutGenerator(
                 ChatClient(EndpointPool(servers.endpoints), servers.client),
                 host,
                 grader,

@@ -12,7 +12,7 @@ from rollmill.corpus.corpus import index_run
 from rollmill.exports.seed_format import make_summary, write_seed_format
 from rollmill.exports.token_references import with_moved_tokens
 from rollmill.files.atomic import atomic_write_bytes
-from rollmill.generation.failures import failure_note, failure_words, shown_words
+from rollmill.generation.failures import count_failures, failure_lines, failure_note
 from rollmill.generation.outcome import JobOutcome
 from rollmill.generation.progress import Progress
 from rollmill.generation.run import PROBLEMS, Run, problem_files
@@ -69,11 +69,11 @@ def write_outcome(run: Run, parameters: AgentRollouts, progress: Progress) -> Ag
     write_seed_format(output, document_metadata(run, parameters), records, make_summary(table))
     analysis = analyse_corpus(corpus, None)
     name = Path(parameters.output).stem
-    failures = failure_words(run)
+    failures = count_failures(run)
     health = check_health(corpus).lines()
     lines = [
         analysis_text(analysis, name),
-        *(f"failed: {line}" for line in shown_words(failures)),
+        *(f"failed: {line}" for line in failure_lines(failures)),
         "",
         *map(visible, health),
     ]

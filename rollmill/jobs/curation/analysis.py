@@ -52,7 +52,7 @@ def analyse(table: pl.DataFrame, *, quarantined: int = 0) -> Analysis:
     return analysis.model_copy(update={"notes": make_notes(analysis)})
 
 
-def spread_of(numbers: pl.Series) -> SummaryStats | None:
+def summarise_spread(numbers: pl.Series) -> SummaryStats | None:
     """Return the summary statistics of a column's finite numbers; None where there are none."""
     values = pl.col("x").filter(pl.col("x").is_finite())
     row = numbers.cast(pl.Float64).alias("x").to_frame().select(*_spread_parts(values, "x")).row(0, named=True)
@@ -137,9 +137,9 @@ def _problem_numbers(problems: pl.DataFrame) -> dict[str, Any]:
     duplicates, written = int(problems["duplicates"].sum()), int(problems["written"].sum())
     means = problems["mean_reward"].drop_nulls()
     return {
-        "samples_per_problem": spread_of(problems["samples"]),
+        "samples_per_problem": summarise_spread(problems["samples"]),
         "samples_counts": dict(samples.iter_rows()) if samples.height <= _MOST_SAMPLE_COUNTS else None,
-        "problem_reward": spread_of(means),
+        "problem_reward": summarise_spread(means),
         "problem_reward_histogram": make_histogram(means.to_numpy()),
         "problems_none_right": none,
         "problems_some_right": judged.height - none - every,

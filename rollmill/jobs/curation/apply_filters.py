@@ -82,11 +82,11 @@ def filter_corpus(corpus: Corpus, filters: Filters, path: Path, what_of_dropped:
         with ThreadPoolExecutor(1) as executor:
             writing = executor.submit(write_dropped, dropped_file, corpus, dropped)
             writing.add_done_callback(lambda done: None if done.exception() else written.append(dropped_file))
-            metadata = {**make_metadata(corpus, kept), **filters_metadata(corpus, selected.words)}
+            metadata = {**make_metadata(corpus, kept), **filters_metadata(corpus, selected.descriptions)}
             write_seed_format(path, metadata, _records(corpus, kept, path.parent), make_summary(kept))
             written.append(path)
             result_of(writing)
-        carry_images(corpus, path.parent)
+        copy_images(corpus, path.parent)
     except BaseException:
         for file in written:  # but no file of an earlier call, which this call has not replaced
             file.unlink(missing_ok=True)
@@ -109,7 +109,7 @@ def _records(corpus: Corpus, kept: pl.DataFrame, folder: Path) -> Iterator[bytes
         yield with_moved_tokens(record, folders[source], folder)
 
 
-def carry_images(corpus: Corpus, folder: Path) -> None:
+def copy_images(corpus: Corpus, folder: Path) -> None:
     """Copy the images of runs to the folder of records that leave these runs, as their paths are relative.
 
     Images are named by the hashes of their contents. They are hard-linked where the file system can, else copied. Only

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from rollmill.jobs.curation.analysis import analyse, spread_of
+from rollmill.jobs.curation.analysis import analyse, summarise_spread
 from rollmill.jobs.curation.analysis_result import Analysis
 from rollmill.jobs.curation.per_problem import per_problem
 from rollmill.reports.plots.bins import Numbers
@@ -176,7 +176,7 @@ def _draw_shared(axes: Axes, tables: NamedTables, names: list[str], colours: lis
     if len(tables) == 2:
         _scatter(axes, columns[0], columns[1], names)
         return
-    _boxes(axes, [spread_of(shared[str(index)]) for index in range(len(tables))], names, colours)
+    _boxes(axes, [summarise_spread(shared[str(index)]) for index in range(len(tables))], names, colours)
     axes.set_xlabel(f"{what}\n(box: middle half, whiskers: least and largest, diamond: mean)", color=INK)
 
 
@@ -226,7 +226,9 @@ def _draw_lengths(axes: Axes, tables: NamedTables, names: list[str], colours: li
         names: labels of the tables.
         colours: of the tables.
     """
-    known = {name: [spread_of(table[name]) for _, table in tables] for name in ("tokens", "messages", "model_calls")}
+    known = {
+        name: [summarise_spread(table[name]) for _, table in tables] for name in ("tokens", "messages", "model_calls")
+    }
     column = next((name for name, spreads in known.items() if all(spreads)), "model_calls")
     spreads = known[column]
     if not any(spreads):

@@ -73,7 +73,7 @@ def export_corpus(
     card = write_card(
         exported,
         corpus=corpus,
-        filters=all_filters(corpus, selected.words),
+        filters=all_filters(corpus, selected.descriptions),
         filtered=filtered,
         origin=origin,
     )

@@ -30,11 +30,11 @@ _UNSIGNED = pl.Schema(
 
 
 class Rule(NamedTuple):
-    """A drop reason, an expression for the rows to drop (never null), and the condition in words."""
+    """A drop reason, an expression for the rows to drop (never null), and the description of the rows that stay."""
 
     reason: str
     drops: pl.Expr
-    words: str
+    description: str
     needs_text: bool = False
     """True if its columns must first be computed from the rollouts' texts."""
 
@@ -56,7 +56,7 @@ def apply(table: pl.DataFrame, rules: Sequence[Rule]) -> pl.DataFrame:
     try:
         return plan.collect()
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        expression = next((rule.words for rule in rules if rule.reason == WHERE), None)
+        expression = next((rule.description for rule in rules if rule.reason == WHERE), None)
         if expression is None:
             raise
         why = (str(error).splitlines() or [type(error).__name__])[0]
@@ -163,8 +163,8 @@ def near_duplicate(threshold: float) -> Rule:
 
 def contaminated(files: Sequence[str], ngram: int) -> Rule:
     """Drop rollouts that share an n-gram of words with a benchmark."""
-    words = f"no n-gram of {ngram} words in common with {', '.join(files)}"
-    return Rule("contaminated", pl.col("contaminated_by").is_not_null(), words, needs_text=True)
+    description = f"no n-gram of {ngram} words in common with {', '.join(files)}"
+    return Rule("contaminated", pl.col("contaminated_by").is_not_null(), description, needs_text=True)
 
 
 def beyond_best(count: int) -> Rule:

@@ -18,8 +18,8 @@ class Selected(NamedTuple):
     """The table with a column `drop_reason`, null for kept rows."""
 
     judged: pl.DataFrame
-    words: list[str]
-    """The conditions in words, one line per rule."""
+    descriptions: list[str]
+    """The conditions, one line per rule."""
     notes: list[str]
     """Remarks for the user about the selection."""
 
@@ -34,16 +34,16 @@ class Selected(NamedTuple):
         return self.judged.filter(~LEFT)
 
 
-def all_filters(corpus: Corpus, words: Sequence[str]) -> list[str]:
-    """Return the conditions in words, after those of earlier filters in the inputs' metadata."""
+def all_filters(corpus: Corpus, descriptions: Sequence[str]) -> list[str]:
+    """Return the descriptions of conditions, after those of earlier filters in the inputs' metadata."""
     earlier = corpus.metadata.get("filters")
     lines = earlier if isinstance(earlier, list) and all(isinstance(line, str) for line in earlier) else []
-    return [*lines, *(line for line in words if line not in lines)]
+    return [*lines, *(line for line in descriptions if line not in lines)]
 
 
-def filters_metadata(corpus: Corpus, words: Sequence[str]) -> dict[str, list[str]]:
+def filters_metadata(corpus: Corpus, descriptions: Sequence[str]) -> dict[str, list[str]]:
     """Return the same as a field of a document's metadata; empty without any condition."""
-    lines = all_filters(corpus, words)
+    lines = all_filters(corpus, descriptions)
     return {"filters": lines} if lines else {}
 
 
@@ -88,7 +88,7 @@ def _with_text_columns(corpus: Corpus, filters: Filters, judged: pl.DataFrame) -
 
 
 def _descriptions(filter_rules: Sequence[Rule]) -> Iterator[str]:
-    yield from (rule.words for rule in filter_rules if not rule.reason.startswith("no_"))
+    yield from (rule.description for rule in filter_rules if not rule.reason.startswith("no_"))
 
 
 def rules_of(filters: Filters) -> list[Rule]:

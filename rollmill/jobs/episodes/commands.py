@@ -11,7 +11,7 @@ from rollmill.config.command_line import parse_command_line
 from rollmill.config.parameter import parameter
 from rollmill.config.settings_file import read_settings_file
 from rollmill.errors import InputError
-from rollmill.inference.api_key import secret_out_of
+from rollmill.inference.api_key import move_key_to_environment
 from rollmill.jobs.episodes.config_file import merge_overlay, read_overlay
 from rollmill.jobs.episodes.override_keys import ROOTS, ParameterOverlay
 from rollmill.jobs.episodes.parameters import CollectEpisodes
@@ -55,7 +55,7 @@ def parse(argv: Sequence[str], *, description: str, examples: str) -> CollectEpi
 
     parsed = parse_command_line(
         EpisodesCommand,
-        _add_override_flag(secret_out_of(argv)),
+        _add_override_flag(move_key_to_environment(argv)),
         prog=_PROG,
         description=description,
         examples=examples,

@@ -62,7 +62,11 @@ def merge_overlay(overlay: ParameterOverlay, environment: Mapping[str, Any], fla
     Raises `InputError` for a policy without a model.
     """
     values = {**overlay.fields, **flags}
-    pairs = {**overlay.pairs, "agent": overlay.cast(), "policy": _policies(overlay, values, flags, environment)}
+    pairs = {
+        **overlay.pairs,
+        "agent": overlay.agent_policies(),
+        "policy": _policies(overlay, values, flags, environment),
+    }
     for name, items in pairs.items():
         from_flags = list(flags.get(name, []))
         keys = {item.partition("=")[0] for item in from_flags}

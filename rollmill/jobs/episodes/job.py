@@ -27,14 +27,14 @@ from rollmill.inference.endpoints import EndpointPool
 from rollmill.inference.generation_config import recommended_sampling, sampling_notes
 from rollmill.inference.trial import TrialRequest
 from rollmill.jobs.episodes.episode import EpisodePolicies
+from rollmill.jobs.episodes.generator import EpisodeGenerator, EpisodeSetup
 from rollmill.jobs.episodes.images import ImageFolder
-from rollmill.jobs.episodes.maker import EpisodeSetup, EpisodesMaker
 from rollmill.jobs.episodes.outcome import CollectionOutcome, write_collection
 from rollmill.jobs.episodes.override_values import PolicySpec, as_pairs, suggest_name
 from rollmill.jobs.episodes.parameters import CollectEpisodes
 from rollmill.jobs.episodes.policies import DemonstrationPolicy, ModelPolicy, Policy
 from rollmill.jobs.episodes.policy_assignment import (
-    cast_agents,
+    assign_policies,
     policies_identity,
     policies_of,
     policy_trials,
@@ -56,7 +56,7 @@ class EpisodesJob(GenerationJob[CollectionOutcome]):
     parameters: CollectEpisodes
     policies: tuple[PolicySpec, ...]
     """The policies of the run's agents."""
-    cast: tuple[tuple[str, str], ...]
+    agent_policies: tuple[tuple[str, str], ...]
     """(agent, name of its policy)."""
 
     @classmethod
@@ -69,8 +69,8 @@ class EpisodesJob(GenerationJob[CollectionOutcome]):
         environment = find_environment(parameters.env_name)
         settings = environment_settings(parameters, environment)
         policies = [_with_recommended_sampling(spec, parameters) for spec in policies_of(parameters)]
-        cast = cast_agents(policies, environment.agent_names(settings), parameters)
-        return cls(parameters, tuple(policies), tuple(cast.items()))
+        agent_policies = assign_policies(policies, environment.agent_names(settings), parameters)
+        return cls(parameters, tuple(policies), tuple(agent_policies.items()))
 
     @property
     def environment(self) -> type[Environment]:
@@ -132,7 +132,7 @@ class EpisodesJob(GenerationJob[CollectionOutcome]):
             },
             "max_turns": parameters.max_turns,
             "policies": policies_identity(self.policies),
-            "agents": dict(self.cast),
+            "agents": dict(self.agent_policies),
             "sandbox": self._sandbox if "python" in environment.needs else None,
             "sampling": {
                 "max_tokens": max((spec.sampling.max_tokens for spec in self.policies), default=0),
@@ -152,7 +152,7 @@ class EpisodesJob(GenerationJob[CollectionOutcome]):
         return policy_trials(self.parameters, self.policies, services.endpoint)
 
     @contextmanager
-    def open_generator(self, context: GeneratorContext) -> Iterator[EpisodesMaker]:
+    def open_generator(self, context: GeneratorContext) -> Iterator[EpisodeGenerator]:
         """Serve the policies and yield the generator; see `GenerationJob`."""
         serving = serving_cast(
             self.parameters,
@@ -166,7 +166,7 @@ class EpisodesJob(GenerationJob[CollectionOutcome]):
         with serving as servers:
             yield self.player(servers, context.services)
 
-    def player(self, served: Mapping[str, Served], services: Services) -> EpisodesMaker:
+    def player(self, served: Mapping[str, Served], services: Services) -> EpisodeGenerator:
         """Return the generator of the run's episodes; `served` are the models by policy.
 
         Raises `InputError` where the environment's tools cannot be used.
@@ -182,10 +182,10 @@ class EpisodesJob(GenerationJob[CollectionOutcome]):
             sandboxes=services.sandbox,
             search=services.search,
         )
-        return EpisodesMaker(
+        return EpisodeGenerator(
             EpisodeSetup(self.environment, self.settings, parameters.seed, {"max_tokens": parameters.max_tokens}),
             EpisodePolicies(
-                {agent: policies[name] for agent, name in self.cast},
+                {agent: policies[name] for agent, name in self.agent_policies},
                 parameters.max_turns,
                 ImageFolder(self.directory),
                 parameters.drop_reasoning,

@@ -10,7 +10,7 @@ from rollmill.corpus.corpus import index_run
 from rollmill.exports.token_references import relocate
 from rollmill.files.atomic import atomic_write, atomic_write_bytes, atomic_write_json
 from rollmill.files.rows import dump_line
-from rollmill.generation.failures import failure_words
+from rollmill.generation.failures import count_failures
 from rollmill.generation.outcome import JobOutcome
 from rollmill.generation.progress import Progress
 from rollmill.generation.run import Run, problem_files
@@ -117,7 +117,7 @@ def write_rows(run: Run, selection: Selection, path: Path, env_name: str) -> Epi
         wanted=run.expected,
         data_file=path.name,
         selection=rules,
-        failed_words=failure_words(run)[:_MOST_WORDS],
+        failed_words=count_failures(run)[:_MOST_WORDS],
     )
     with atomic_write(path) as file:
         for episode, rows in select_turns(run, selection):

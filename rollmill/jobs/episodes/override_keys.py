@@ -113,7 +113,7 @@ class ParameterOverlay:
             specs[name] = specs.get(name, {}) | {key: value for key, value in spec.items() if key != "name"}
         return specs
 
-    def cast(self) -> dict[str, str]:
+    def agent_policies(self) -> dict[str, str]:
         """Return the policy of each agent."""
         # An entry with one half alone names no pair. `agent.NAME=POLICY` wins over entries.
         entries = [entry for entry in self._cast.values() if {"name", "policy_name"} <= entry.keys()]

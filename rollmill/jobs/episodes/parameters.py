@@ -169,7 +169,7 @@ class CollectEpisodes(
 
     @model_validator(mode="after")
     def _has_policies(self) -> Self:
-        for flag, read in (("env", lambda: self.env_settings), ("agent", lambda: self.cast),
+        for flag, read in (("env", lambda: self.env_settings), ("agent", lambda: self.agent_policies),
                            ("policy", lambda: self.policies)):  # fmt: skip
             try:
                 read()
@@ -210,7 +210,7 @@ class CollectEpisodes(
         return read_settings(self.env)
 
     @property
-    def cast(self) -> dict[str, str]:
+    def agent_policies(self) -> dict[str, str]:
         """The policy of each agent that `agent` names."""
         return read_pairs(self.agent)
 

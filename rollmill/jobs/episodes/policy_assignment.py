@@ -35,10 +35,10 @@ def policies_of(parameters: CollectEpisodes) -> list[PolicySpec]:
     Raises `InputError` for an unknown policy, and for an adapter on running servers.
     """
     names = [spec.name for spec in parameters.policies]
-    for agent, name in parameters.cast.items():
+    for agent, name in parameters.agent_policies.items():
         if name not in names:
             raise InputError(f"--agent {agent}={name}: there is no policy {name!r}: there are {', '.join(names)}")
-    used = {*parameters.cast.values(), _default_policy(parameters)}
+    used = {*parameters.agent_policies.values(), _default_policy(parameters)}
     specs = [spec for spec in parameters.policies if spec.name in used]
     for spec in specs:
         if spec.adapter and parameters.external:
@@ -49,26 +49,28 @@ def policies_of(parameters: CollectEpisodes) -> list[PolicySpec]:
     return specs
 
 
-def cast_agents(specs: Sequence[PolicySpec], agents: Sequence[str], parameters: CollectEpisodes) -> dict[str, str]:
-    """Return the name of the policy, one of `specs`, of each agent of an environment.
+def assign_policies(specs: Sequence[PolicySpec], agents: Sequence[str], parameters: CollectEpisodes) -> dict[str, str]:
+    """Return the name of the policy, one of `specs`, that plays each agent of an environment.
 
     Raises `InputError` for an unknown agent, and for one without a policy.
     """
-    agents_by_flag = {f"--agent {agent}={name}": agent for agent, name in parameters.cast.items()}
+    agents_by_flag = {f"--agent {agent}={name}": agent for agent, name in parameters.agent_policies.items()}
     agents_by_flag |= {f"--keep_agents {agent}": agent for agent in parameters.keep_agents}
     for flag, agent in agents_by_flag.items():
         if agent not in agents:
             raise InputError(f"{flag}: {parameters.env_name} has no agent {agent!r}: there are {', '.join(agents)}")
     names = {spec.name for spec in specs}
     default = _default_policy(parameters)
-    cast = {agent: name for agent in agents if (name := parameters.cast.get(agent, default)) in names}
-    unassigned = [agent for agent in agents if agent not in cast]
+    agent_policies = {
+        agent: name for agent in agents if (name := parameters.agent_policies.get(agent, default)) in names
+    }
+    unassigned = [agent for agent in agents if agent not in agent_policies]
     if unassigned:
         known = ", ".join(spec.name for spec in parameters.policies)
         raise InputError(
             f"--agent: no policy for {', '.join(unassigned)}: give AGENT=POLICY for each, POLICY one of {known}"
         )
-    return cast
+    return agent_policies
 
 
 def policies_identity(specs: Sequence[PolicySpec]) -> dict[str, dict[str, Any]]:

@@ -29,8 +29,8 @@ class SelectedRows(NamedTuple):
 
     judged: pl.DataFrame
     """All rows, with a column `drop_reason`: null for those to train on."""
-    words: list[str]
-    """The rules of the selection, a line each."""
+    descriptions: list[str]
+    """The conditions of the selection, a line each."""
 
 
 class CandidatePool:
@@ -73,8 +73,10 @@ class CandidatePool:
         finally:
             corpus.table = table
         reasons = pl.concat([part.select("row", "drop_reason") for part in (unverified, judged)])
-        words = [*selected.words, "verified", f"at most {at_most_k} of a problem, those that differ most"]
-        return SelectedRows(table.join(reasons, on="row", how="left", maintain_order="left", validate="1:1"), words)
+        descriptions = [*selected.descriptions, "verified", f"at most {at_most_k} of a problem, those that differ most"]
+        return SelectedRows(
+            table.join(reasons, on="row", how="left", maintain_order="left", validate="1:1"), descriptions
+        )
 
     def _identify(self) -> pl.DataFrame:
         """Return `row`, `problem` and `verified` of each row that succeeded.

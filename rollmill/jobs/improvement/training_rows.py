@@ -18,7 +18,7 @@ from rollmill.exports.token_references import relocate, token_location
 from rollmill.files.rows import dump_line
 from rollmill.generation.row_digest import row_digest
 from rollmill.generation.token_file import TokenFileError, TokenReader
-from rollmill.jobs.curation.apply_filters import carry_images
+from rollmill.jobs.curation.apply_filters import copy_images
 from rollmill.jobs.curation.dropped import positions_path, write_positions
 from rollmill.jobs.curation.export_job import ExportOutcome, export_corpus
 from rollmill.jobs.curation.exporters import sft_exporter
@@ -78,13 +78,13 @@ def write_training_rows(
         pool = CandidatePool(corpus, feeds)
         # Rollouts that are cut off or marked give no row: they must not count among the `at_most_k` of a problem.
         filters = accepted.model_copy(update={"drop_truncated": True, "drop_marked": True})
-        judged, words = pool.choose(filters, at_most_k)
+        judged, descriptions = pool.choose(filters, at_most_k)
         kept, dropped = judged.filter(LEFT).drop("drop_reason"), judged.filter(~LEFT)
         named = kept.with_columns(pl.Series("instance_id", _names(pool, kept), dtype=pl.String))
-        metadata = {**make_metadata(corpus, named), **filters_metadata(corpus, words)}
+        metadata = {**make_metadata(corpus, named), **filters_metadata(corpus, descriptions)}
         write_seed_format(path, metadata, _with_training_prompts(pool, kept, folder), make_summary(kept))
         write_positions(positions_path(path), corpus, dropped)
-        carry_images(corpus, folder)
+        copy_images(corpus, folder)
     exporter, export_filters = sft_exporter(folder / "sft.jsonl", Sft(), Filters(), allow_empty=True)
     exported = export_corpus(read_corpus([str(path)]), export_filters, exporter)
     lost = set(exported.exported.dropped["row"])

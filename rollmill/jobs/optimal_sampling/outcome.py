@@ -13,7 +13,7 @@ from rollmill.corpus.corpus import index_run
 from rollmill.exports.token_references import relocate
 from rollmill.files.atomic import atomic_write, atomic_write_bytes
 from rollmill.files.rows import dump_line
-from rollmill.generation.failures import failure_words, shown_words
+from rollmill.generation.failures import count_failures, failure_lines
 from rollmill.generation.outcome import JobOutcome
 from rollmill.generation.progress import Progress
 from rollmill.generation.row_digest import row_digest
@@ -106,7 +106,7 @@ def write_samples(run: Run, parameters: OptimalSampling, progress: Progress) -> 
             if diagnostics is not None:
                 diagnostics.write(dump_line(diagnostic_row))
     rows = [measured.row()]
-    failed = shown_words(failure_words(run))
+    failed = failure_lines(count_failures(run))
     health = check_health(index_run(run.directory, run.num_rollout)).lines()
     lines = [*aligned(list(rows[0]), rows), *(f"failed: {line}" for line in failed), "", *map(visible, health), ""]
     atomic_write_bytes(run.directory / STATISTICS, "\n".join(lines).encode())

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from rollmill.corpus.corpus import Corpus, index_run
 from rollmill.exports.card import README
 from rollmill.files.atomic import atomic_write_bytes
-from rollmill.generation.failures import failure_words
+from rollmill.generation.failures import count_failures
 from rollmill.generation.outcome import ArtifactKeys, JobOutcome
 from rollmill.generation.progress import Progress
 from rollmill.generation.run import QUARANTINE, Run, problem_files
@@ -140,7 +140,7 @@ def write_outcome(
             num_rollout=run.num_rollout,
             accept_error=parameters.accept_error,
             numeric=numeric,
-            failed_words=failure_words(run),
+            failed_words=count_failures(run),
             logprobs=logprobs,
         )
     statistics = results.statistics

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rollmill.generation.failures import shown_words
+from rollmill.generation.failures import failure_lines
 from rollmill.generation.verification import CONTENT_FILTER, NO_TEXT, REASONING_ONLY, REFUSAL
 from rollmill.jobs.rejection_sampling.statistics import Statistics
 from rollmill.reports.curve_table import curve_table
@@ -39,7 +39,7 @@ def format_statistics(
         _line("rollouts per problem", f"{statistics.num_rollout:,}"),
         _line("coverage", coverage.line()),
         *(_line(f"  failed: {visible_line(kind)}", f"{count:,}") for kind, count in statistics.failed_kinds.items()),
-        *(f"    {line}" for line in shown_words(statistics.failed_words)),
+        *(f"    {line}" for line in failure_lines(statistics.failed_words)),
     ]
     sections = [head]
     if coverage.ok == 0:

@@ -13,7 +13,7 @@ _MOST_BARS = 50
 _FEWEST_BARS = 12
 
 
-def upper_end(least: Numbers, errors: Numbers) -> float:
+def axis_end(least: Numbers, errors: Numbers) -> float:
     """Return the end of the axis: the largest error, or less where a long tail would squeeze all other bars.
 
     The least errors per problem, which the plot is about, keep at least a fifth of the axis.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rollmill.reports.plots.bins import Numbers, bin_edges, upper_end
+from rollmill.reports.plots.bins import Numbers, axis_end, bin_edges
 from rollmill.reports.plots.canvas import (
     ACCEPT,
     GUESS,
@@ -137,7 +137,7 @@ def _histogram(axes: Axes, least: Numbers, errors: Numbers, labels: tuple[str, s
         labels: legend of the bars for `least` and for `errors`.
         lines: vertical lines.
     """
-    upper = upper_end(least, errors)
+    upper = axis_end(least, errors)
     edges = bin_edges(np.concatenate([least, errors]), upper, max(least.size, errors.size))
     upper = float(edges[-1])
     axes.stairs(np.histogram(least, edges)[0] / least.size, edges, fill=True, color=MAIN, label=labels[0])

@@ -14,7 +14,7 @@ from rollmill.agents.model import turn_seed
 from rollmill.errors import InputError
 from rollmill.generation.services import Services
 from rollmill.generation.shard import ProblemShard, ShardProblem
-from rollmill.generation.worker_session import end_kept, worker
+from rollmill.generation.worker_session import end_session_if_idle, worker
 from rollmill.inference.script import Conversation, Script
 from rollmill.inference.scripted import ScriptedServer
 from rollmill.inference.server import ServerConfig
@@ -107,7 +107,7 @@ def test_a_worker_serves_the_model_and_has_the_sandboxes(tmp_path):
     script = json.dumps({"completion": act(SUBMIT)})
     job = job_in(tmp_path, vllm_args=f"--script {shlex.quote(script)}", concurrency=2)
     rollouts = job.make_shard(shard_of(3), scripted, caller="test")
-    end_kept()
+    end_session_if_idle()
     rows = [orjson.loads(rollout.line) for rollout in rollouts.completed]
     assert sorted(row["sample_id"] for row in rows) == [0, 1, 2]
     assert {row["verdict"]["reason"] for row in rows} == {"no change"}
@@ -122,7 +122,7 @@ def test_all_turns_of_an_attempt_go_to_one_server(tmp_path):
     with ScriptedServer(script) as item, ScriptedServer(script) as other:
         job = job_in(tmp_path, base_url=[item.base_url, other.base_url], concurrency=4)
         rollouts = job.make_shard(shard_of(8), scripted, caller="test")
-        end_kept()
+        end_session_if_idle()
     rows = [orjson.loads(rollout.line) for rollout in rollouts.completed]
     assert len(rows) == 8
     for row in rows:

@@ -9,7 +9,7 @@ import pytest
 
 from rollmill.config.command_line import parse_command, report_errors
 from rollmill.corpus.corpus import read_corpus
-from rollmill.jobs.curation.apply_filters import carry_images
+from rollmill.jobs.curation.apply_filters import copy_images
 from rollmill.jobs.curation.commands import run_command
 from rollmill.jobs.curation.parameters import COMMANDS
 from rollmill.terminal.escapes import visible
@@ -128,7 +128,7 @@ def images_carried(folder: Path, images: Path) -> list[str]:
         files = (File,)
 
     target = images.parent.parent / "out"
-    carry_images(OneRun, target)
+    copy_images(OneRun, target)
     return sorted(path.name for path in (target / "images").iterdir()) if (target / "images").exists() else []
 
 

@@ -63,7 +63,7 @@ def test_no_condition_keeps_everything():
     rows = [{"status": "failed", "error_type": "timeout"}, {"reward": None}, {"reward": -1.0, "empty": True}]
     assert judge(rows) == [None] * 3
     assert judge([]) == []
-    assert select(SimpleNamespace(hashed=True, table=made_table(*rows)), Filters()).words == []
+    assert select(SimpleNamespace(hashed=True, table=made_table(*rows)), Filters()).descriptions == []
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ def test_conditions_in_words():
         min_reward=0.5, max_reward=1.0, max_tokens=1234567, successful_only=True, where="turns < 9",
         drop_errors=["timeout", "http_500"], best_k=2,
     )  # fmt: skip
-    assert select(SimpleNamespace(hashed=True, table=made_table()), conditions).words == [
+    assert select(SimpleNamespace(hashed=True, table=made_table()), conditions).descriptions == [
         "no error timeout, http_500",
         "successful only",
         "reward at least 0.5",

@@ -62,7 +62,7 @@ PARSE = "import sys; from rollmill.jobs.curation.rules import where; [where(text
 
 @pytest.mark.parametrize("expression", USED)
 def test_comparisons_are_allowed(expression):
-    assert where(expression).words == f"where {expression}"
+    assert where(expression).description == f"where {expression}"
 
 
 @pytest.mark.parametrize("expression", FILES)

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 
 import orjson
 
-from rollmill.generation.worker_session import end_kept
+from rollmill.generation.worker_session import end_session_if_idle
 from rollmill.inference.scripted import Script, ScriptedServer
 from tests.jobs.episodes.test_job import job_of, scripted, shard_of
 
@@ -16,7 +16,7 @@ def test_all_turns_of_an_episode_go_to_one_server(tmp_path):
         job = job_of(model_path="scripted", base_url=urls, total_rollouts=60, concurrency=12, output_dir=str(tmp_path))
         with shard_of(job) as shard:
             result = job.make_shard(shard, scripted, caller="test").completed
-        end_kept()
+        end_session_if_idle()
     seeds = [[turn["seed"] for turn in orjson.loads(rollout.line)["turns"]] for rollout in result]
     assert len(seeds) == 60
     assert sum(map(len, seeds)) > 120

@@ -115,7 +115,7 @@ def test_policies(tmp_path, root):
     assert item.policy == [
         "small=org/s,adapter=lora,temperature=0.3", "big=org/b,top_p=0.5", "far=m2,base_url=http://a,base_url=http://b",
     ]  # fmt: skip
-    assert item.cast == {"first": "small"}
+    assert item.agent_policies == {"first": "small"}
 
 
 def test_the_shared_policy_is_the_model_path(tmp_path):

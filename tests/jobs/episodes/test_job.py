@@ -16,7 +16,7 @@ import pytest
 from rollmill.errors import InputError
 from rollmill.generation.job import opened_run
 from rollmill.generation.services import Services
-from rollmill.generation.worker_session import end_kept, worker
+from rollmill.generation.worker_session import end_session_if_idle, worker
 from rollmill.inference.server import ServerConfig
 from rollmill.jobs.episodes.job import EpisodesJob
 from rollmill.jobs.episodes.parameters import CollectEpisodes
@@ -121,7 +121,7 @@ def test_a_worker_serves_policies_on_servers_of_its_own(tmp_path):
     with shard_of(job) as shard:
         rollouts = job.for_worker().make_shard(shard, scripted, caller="test")
         servers = set(psutil.Process().children(recursive=True)) - before
-        end_kept()
+        end_session_if_idle()
     assert servers
     rows = {(rollout.instance_id, rollout.sample_id): orjson.loads(rollout.line) for rollout in rollouts.completed}
     assert len(rows) == len(rollouts.completed) == 12

@@ -43,7 +43,7 @@ def test_settings_are_taken_as_flags_and_as_mappings():
     }  # fmt: skip
     assert make_parameters(env={"answer": "yes"}).env_settings == {"answer": "yes"}  # and not True
     assert make_parameters(env="day=2024-01-31").env_settings == {"day": "2024-01-31"}
-    assert make_parameters(agent={"first": "shared_model"}).cast == {"first": "shared_model"}
+    assert make_parameters(agent={"first": "shared_model"}).agent_policies == {"first": "shared_model"}
 
 
 SCALARS = (

@@ -16,7 +16,7 @@ from rollmill.inference.scripted import ScriptedServer
 from rollmill.inference.server import ServerConfig
 from rollmill.jobs.episodes.parameters import CollectEpisodes
 from rollmill.jobs.episodes.policy_assignment import (
-    cast_agents,
+    assign_policies,
     policies_identity,
     policies_of,
     served_models,
@@ -34,7 +34,7 @@ def make_parameters(**options):
 
 def cast(agents=("first", "second"), **options):
     parameters = make_parameters(**options)
-    return cast_agents(policies_of(parameters), agents, parameters)
+    return assign_policies(policies_of(parameters), agents, parameters)
 
 
 def test_agents_are_assigned_to_policies():

@@ -7,8 +7,8 @@ from rollmill.inference.client import ChatClient, ClientConfig
 from rollmill.inference.endpoints import Endpoint, EndpointPool
 from rollmill.inference.scripted import Conversation, Script, ScriptedAnswer, ScriptedServer
 from rollmill.jobs.episodes.episode import EpisodePolicies, run_episode
+from rollmill.jobs.episodes.generator import EpisodeGenerator, EpisodeSetup, EpisodeWork
 from rollmill.jobs.episodes.images import ImageFolder
-from rollmill.jobs.episodes.maker import EpisodeSetup, EpisodesMaker, EpisodeWork
 from rollmill.jobs.episodes.policies import ModelPolicy
 from rollmill.jobs.episodes.record import EpisodeRollout
 from rollmill.jobs.episodes.selection import Episode, Row
@@ -62,7 +62,7 @@ def episode(folder, *, first=PLAIN, second=PLAIN, drop_reasoning=False, keys=("r
                 played = await run_episode(
                     lambda: RememberingEnvironment(problem("6"), Settings()), cast, seed=1, in_thread=in_thread
                 )
-            maker = EpisodesMaker(
+            maker = EpisodeGenerator(
                 EpisodeSetup(RememberingEnvironment, Settings(), 0, {}), cast, clients=[], open_tools=None, threads=1
             )
             return maker._record(EpisodeWork(problem("6"), 0, 0), 1, played)

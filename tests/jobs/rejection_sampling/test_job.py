@@ -10,7 +10,7 @@ from rollmill.errors import InputError
 from rollmill.generation.progress import progress_of
 from rollmill.generation.services import Services
 from rollmill.generation.shard import ProblemScheduler
-from rollmill.generation.worker_session import end_kept, worker
+from rollmill.generation.worker_session import end_session_if_idle, worker
 from rollmill.inference.server import ServerConfig
 from rollmill.jobs.rejection_sampling.job import jobs
 from rollmill.jobs.rejection_sampling.parameters import RejectSampling
@@ -66,7 +66,7 @@ def test_a_worker_serves_the_model_itself(tmp_path):
     with opened(tmp_path / "run", rows=2, num_rollout=2) as run:
         shard = ProblemScheduler(run, progress_of(run)).cut(100)
     rollouts = job.make_shard(shard, scripted, caller="test")
-    end_kept()
+    end_session_if_idle()
     rows = [orjson.loads(rollout.line) for rollout in rollouts.completed]
     assert {row["metadata"]["model"] for row in rows} == {"n"}
     assert [rollout.outcome.status for rollout in rollouts.completed] == ["ok"] * 4

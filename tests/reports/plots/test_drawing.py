@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rollmill.reports.plots.bins import bin_edges, upper_end
+from rollmill.reports.plots.bins import axis_end, bin_edges
 from rollmill.reports.plots.comparison import ModelScores, draw_comparison
 from rollmill.reports.plots.error_distribution import draw_error_distribution
 from rollmill.reports.plots.sampling_curves import draw_sampling_curves
@@ -62,7 +62,7 @@ def test_any_errors_draw(errors, guess):
 @given(st.lists(st.floats(0, 1e9), min_size=13, max_size=60, unique=True))
 def test_bins_contain_every_number_up_to_their_end(errors):
     numbers = np.array(errors)
-    edges = bin_edges(numbers, upper_end(numbers, numbers), numbers.size)
+    edges = bin_edges(numbers, axis_end(numbers, numbers), numbers.size)
     assert (np.diff(edges) > 0).all()
     assert np.histogram(numbers, edges)[0].sum() == (numbers <= edges[-1]).sum()
 
@@ -76,8 +76,8 @@ def test_bins_of_whole_numbers_are_equal():
 
 def test_a_long_tail_is_cut():
     least = np.abs(RNG.normal(size=1000))
-    assert upper_end(least, np.append(least, 1e9)) < 10
-    assert upper_end(least, least) == pytest.approx(least.max(), rel=0.5)
+    assert axis_end(least, np.append(least, 1e9)) < 10
+    assert axis_end(least, least) == pytest.approx(least.max(), rel=0.5)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ class _AttemptClient(NamedTuple):
         return self.request(body, self.conversation)
 
 
-class AgentRolloutsMaker:
+class AgentRolloutGenerator:
     """Generates attempts for an `Engine`, as many at a time as `workers`.
 
     Agents, sandboxes and grading block, so each attempt has a thread; requests to the model are sent from the event

@@ -45,7 +45,7 @@ class EpisodeWork(NamedTuple):
     attempt: int
 
 
-class EpisodesMaker:
+class EpisodeGenerator:
     """Generates episodes, as many at a time as the engine has slots.
 
     Environments' code blocks, so it is called in threads; requests to policies are sent from the event loop.
