@@ -30,13 +30,14 @@ from tests.jobs.training.tiny_models import row
 MODELS = ("models/qwen", "models/a", "models/c", "models/SmolLM2-135M-Instruct", "ckpt/step18", "ckpt/step36",
           "ckpt/step54", "shared/qwen")  # fmt: skip
 """All one tiny model. `models/qwen-math` is another."""
-ADAPTERS = ("adapters/tuned", "adapters/b")
-PROBLEMS = ("problems", "train", "test", "harder", "examples")
+ADAPTERS = ("adapters/tuned", "adapters/b", "shared/tuned")
+PROBLEMS = ("problems", "train", "test", "harder", "examples", "shared/problems")
 EPISODES = 2
 SMALLER = {
     "--start_idx 1000 --total_rollouts 500": "--start_idx 2 --total_rollouts 2",
     # Every attempt has a sandbox and is graded; every episode of code_env runs tests in several.
     "--num-rollout 32": "--num-rollout 2",
+    "--num_rollout 32 --concurrency 8": "--num_rollout 2 --concurrency 8",
     "num_rollout: 4": "num_rollout: 1",
     "--total_rollouts 500": f"--total_rollouts {EPISODES}",
     "sft_num_episodes=500": f"sft_num_episodes={EPISODES}",
@@ -240,7 +241,8 @@ def write_files(folder: Path) -> None:
     for name in PROBLEMS:
         questions = ({"id": f"{name}{n}", "question": f"{name} {n}?", "answer": n % 10} for n in range(12))
         write(folder / f"{name}.jsonl", questions)
-    write(folder / "prompts.jsonl", ({"question": f"what is {number}?"} for number in range(8)))
+    for prompts in ("prompts.jsonl", "shared/prompts.jsonl"):
+        write(folder / prompts, ({"question": f"what is {number}?"} for number in range(8)))
     write(folder / "benchmark.jsonl", [{"question": "a question that nobody has asked before"}])
     write(folder / "shared/sft.jsonl", (row(number) for number in range(8)))
     verified = {"sample_id": 0, "reward": 1.0, "success": True}
