@@ -47,10 +47,10 @@ from prefect import flow, runtime
 
 from rollmill.jobs.agent_rollouts.job import AgentRolloutsJob
 from rollmill.jobs.agent_rollouts.outcome import AgentOutcome
-from tasks.artifacts import logged_to
+from tasks.artifacts import log_to_file
 from tasks.ephemeral_server import desk_server
 from tasks.errors import report_failure
-from tasks.result_upload import storing
+from tasks.result_upload import open_uploader
 from tasks.run_job import run_job, waiting_threads
 
 
@@ -62,7 +62,7 @@ from tasks.run_job import run_job, waiting_threads
 @report_failure
 def agent_rollouts(parameters: AgentRollouts) -> AgentOutcome:
     """Run N attempts of an agent at every coding problem, each in a sandbox, and score them by tests and speed."""
-    with logged_to(parameters.log_file), storing(parameters.store_block) as store:
+    with log_to_file(parameters.log_file), open_uploader(parameters.store_block) as store:
         return run_job(AgentRolloutsJob.of(parameters), store)
 
 

@@ -41,7 +41,7 @@ from rollmill.jobs.episodes.job import EpisodesJob
 from rollmill.jobs.episodes.outcome import CollectionOutcome
 from tasks.ephemeral_server import desk_server
 from tasks.errors import report_failure
-from tasks.result_upload import storing
+from tasks.result_upload import open_uploader
 from tasks.run_job import run_job, waiting_threads
 from tasks.training import train_watched
 
@@ -54,7 +54,7 @@ from tasks.training import train_watched
 @report_failure
 def collect_episodes(parameters: CollectEpisodes) -> CollectionOutcome:
     """Collect episodes in an environment, keep the turns of successful ones, and train on them if requested."""
-    with storing(parameters.store_block) as store:
+    with open_uploader(parameters.store_block) as store:
         outcome = store(run_job(EpisodesJob.of(parameters)))
         training = parameters.training(str(outcome.data)) if outcome.rows else None
         if training is None:

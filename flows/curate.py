@@ -47,7 +47,7 @@ from tasks.curation import analyse_rollouts, export_rollouts, filter_rollouts, r
 from tasks.ephemeral_server import desk_server
 from tasks.errors import report_failure
 from tasks.interruption import result_of
-from tasks.result_upload import storing
+from tasks.result_upload import open_uploader
 
 
 @flow(
@@ -57,7 +57,7 @@ from tasks.result_upload import storing
 @report_failure
 def curate(parameters: Curate) -> Curated:
     """Analyse rollouts, filter them, and export the kept ones."""
-    with storing(parameters.store_block) as store:
+    with open_uploader(parameters.store_block) as store:
         result_of(analyse_rollouts.submit(parameters))
         kept = result_of(filter_rollouts.submit(parameters))
         exports = [result_of(export_rollouts.submit(parameters, kind)) for kind in parameters.export]

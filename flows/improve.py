@@ -38,8 +38,8 @@ from tasks.ephemeral_server import desk_server
 from tasks.errors import report_failure
 from tasks.improvement import begin_history, check_problems, choose_training_rows, end_history, judge_round
 from tasks.interruption import result_of
-from tasks.result_upload import storing
-from tasks.run_date import dated
+from tasks.result_upload import open_uploader
+from tasks.run_date import fill_in_date
 from tasks.training import train_watched
 
 
@@ -53,8 +53,8 @@ def generating_flow(kind: str) -> Flow[..., Any]:
 @report_failure
 def improve(parameters: Improve) -> LoopResult:
     """Train a policy on its own filtered rollouts, as long as it improves on held-out problems."""
-    parameters = dated(parameters)
-    with lock_loop(parameters), storing(parameters.store_block) as store:
+    parameters = fill_in_date(parameters)
+    with lock_loop(parameters), open_uploader(parameters.store_block) as store:
         result_of(check_problems.submit(parameters))
         for evaluation in base_evaluations(parameters):
             reject_sampling(evaluation)

@@ -53,7 +53,7 @@ from rollmill.jobs.optimal_sampling.job import OptimalSamplingJob
 from rollmill.jobs.optimal_sampling.outcome import SamplingOutcome
 from tasks.ephemeral_server import desk_server
 from tasks.errors import report_failure
-from tasks.result_upload import storing
+from tasks.result_upload import open_uploader
 from tasks.run_job import run_job
 
 
@@ -64,7 +64,7 @@ from tasks.run_job import run_job
 @report_failure
 def optimal_sampling(parameters: OptimalSampling) -> SamplingOutcome:
     """Draw the missing samples from q*, and write all samples."""
-    with storing(parameters.store_block) as store:
+    with open_uploader(parameters.store_block) as store:
         return run_job(OptimalSamplingJob.of(parameters), store)
 
 

@@ -52,8 +52,8 @@ from tasks.ephemeral_server import desk_server
 from tasks.errors import report_failure
 from tasks.interruption import result_of
 from tasks.rejection import compare_runs
-from tasks.result_upload import storing
-from tasks.run_date import dated
+from tasks.result_upload import open_uploader
+from tasks.run_date import fill_in_date
 from tasks.run_job import run_job, waiting_threads
 
 
@@ -65,9 +65,9 @@ from tasks.run_job import run_job, waiting_threads
 @report_failure
 def reject_sampling(parameters: RejectSampling) -> list[RunOutcome]:
     """Generate and score N rollouts of every problem, report errors, keep the accepted ones as training data."""
-    parameters = dated(parameters)
+    parameters = fill_in_date(parameters)
     calls = jobs(parameters)
-    with storing(parameters.store_block) as store:
+    with open_uploader(parameters.store_block) as store:
         outcomes = [store(run_job(job)) for job in calls]
         if len(outcomes) > 1:
             store(result_of(compare_runs.submit(parameters, outcomes)))

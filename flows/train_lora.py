@@ -35,7 +35,7 @@ from rollmill.jobs.training.manifest import Trained
 from tasks.ephemeral_server import desk_server
 from tasks.errors import report_failure
 from tasks.interruption import result_of
-from tasks.result_upload import storing
+from tasks.result_upload import open_uploader
 from tasks.training import check_evaluation, compare, train_watched
 
 
@@ -43,7 +43,7 @@ from tasks.training import check_evaluation, compare, train_watched
 @report_failure
 def train_lora(parameters: TrainAndEvaluate) -> Trained:
     """Train an adapter and, given held-out problems, evaluate the model before and after."""
-    with storing(parameters.store_block) as store:
+    with open_uploader(parameters.store_block) as store:
         check_evaluation(parameters)
         trained = store(train_watched(parameters.training(), parameters.cluster_block))
         if parameters.held_out is not None:

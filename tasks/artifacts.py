@@ -59,7 +59,7 @@ def track_progress(progress: SnapshotSource, title: str) -> Iterator[None]:
 
 
 @contextmanager
-def logged_to(path: str | None) -> Iterator[None]:
+def log_to_file(path: str | None) -> Iterator[None]:
     """Append log records to a file, too, while the block runs; None for no file."""
     if path is None:
         yield

@@ -19,7 +19,7 @@ from rollmill.inference.ports import LOOPBACK, PortReservation
 from rollmill.inference.probe import healthy
 from rollmill.inference.supervised_process import SupervisedProcess
 from rollmill.terminal.interruption import look
-from tasks.interruption import signals_noted
+from tasks.interruption import note_signals
 
 _DRAIN_S = 10.0
 
@@ -34,7 +34,7 @@ def desk_server() -> Iterator[None]:
     flow whose exception a slow server did not return: with the message of the flow's state.
     """
     try:
-        with signals_noted():
+        with note_signals():
             if PREFECT_API_URL.value():
                 with _drained():
                     yield

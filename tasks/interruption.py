@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 
 @contextmanager
-def signals_noted() -> Iterator[None]:
+def note_signals() -> Iterator[None]:
     """Make Prefect's flow engine install our handler, which only records the signal, instead of its own.
 
     The engine recognizes a worker's cancellation by comparing the installed handler with its own by identity. Therefore
@@ -47,7 +47,7 @@ def interruptible_flow() -> Iterator[None]:
         yield
         return
     try:
-        with signals_noted(), terminable("rollmill"):
+        with note_signals(), terminable("rollmill"):
             yield
     except Interrupted as error:
         raise TerminationSignal(signal=error.number) from None

@@ -78,7 +78,7 @@ class ResultUploader:
 
 
 @contextmanager
-def storing(block: str | None) -> Iterator[ResultUploader]:
+def open_uploader(block: str | None) -> Iterator[ResultUploader]:
     """Yield an uploader of outcomes to the store of a block; None for no store.
 
     Raises `InputError` or `RunStoppedError` at the beginning if the store cannot be written, and at the end if a copy

@@ -13,7 +13,7 @@ DATE = "{date}"
 ParametersT = TypeVar("ParametersT", bound=BaseModel)
 
 
-def dated(parameters: ParametersT) -> ParametersT:
+def fill_in_date(parameters: ParametersT) -> ParametersT:
     """Replace `{date}` in the parameters' `output_dir` by the run's scheduled start date, in UTC.
 
     A retry on a later day keeps the date, and so the folder.

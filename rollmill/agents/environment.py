@@ -9,7 +9,7 @@ from typing import Any
 from rollmill.agents.mini_swe import Submitted
 from rollmill.agents.settings import AgentSettings
 from rollmill.sandboxes.sandbox import Sandbox
-from rollmill.sandboxes.shell import printable, refused
+from rollmill.sandboxes.shell import find_refusal, printable
 
 _SENTINELS = frozenset(("COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT", "MINI_SWE_AGENT_FINAL_OUTPUT"))
 """First lines of output that submit: of version 2, and of version 1."""
@@ -45,7 +45,7 @@ class SandboxEnvironment:
         Raises `Submitted` if its output begins with the line that submits, and `SandboxError`.
         """
         command, cwd, timeout_s = printable(action["command"]), cwd or self._cwd, self._timeout_s()
-        done = refused(command, cwd) or self._sandbox.execute(
+        done = find_refusal(command, cwd) or self._sandbox.execute(
             command, cwd=cwd, timeout_s=timeout_s, env=self.config.env or None
         )
         output = printable(done.output)

@@ -155,7 +155,7 @@ def play(
     )
 
 
-def unplayed(error: Failure) -> AgentRun:
+def make_failed_run(error: Failure) -> AgentRun:
     """Return the empty result of an agent that never started."""
     return AgentRun([], FAILED, "", error, model_calls=0, steps=0, usage=Usage(), finish_reason=None, seconds=0.0)
 

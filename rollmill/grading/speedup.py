@@ -67,11 +67,11 @@ def interval(ratios: Sequence[float]) -> Interval:
     for few measurements; of logarithms, since a ratio and its inverse are to weigh the same.
     """
     logs = [math.log(ratio) for ratio in ratios]
-    mean, half = fmean(logs), student(len(logs) - 1) * stdev(logs) / math.sqrt(len(logs))
+    mean, half = fmean(logs), student_quantile(len(logs) - 1) * stdev(logs) / math.sqrt(len(logs))
     return Interval(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
 
 
-def student(freedom: int) -> float:
+def student_quantile(freedom: int) -> float:
     """Return the 97.5% quantile of Student's t, within 1% from two degrees of freedom on and 0.1% from four on.
 
     Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.5: polynomials in the normal quantile.

@@ -21,7 +21,7 @@ from rollmill.sandboxes.output import CappedOutput
 from rollmill.sandboxes.owned_folder import OwnedFolder, remove_tree
 from rollmill.sandboxes.registry import HostSettings, SandboxEntry
 from rollmill.sandboxes.sandbox import TIMED_OUT, Execution, SandboxError, SandboxSpec
-from rollmill.sandboxes.shell import check_environment, refused, shell_arguments
+from rollmill.sandboxes.shell import check_environment, find_refusal, shell_arguments
 from rollmill.sandboxes.started import StartedSandboxes
 from rollmill.sandboxes.system import ENVIRONMENT, as_other_user, build_system
 from rollmill.sandboxes.watch import Watch
@@ -170,7 +170,7 @@ class BubblewrapSandbox:
         """
         variables = check_environment({**ENVIRONMENT, **self._spec.env, **(env or {})})
         cwd = cwd or self._spec.cwd or WORKSPACE
-        refusal = refused(command, cwd)
+        refusal = find_refusal(command, cwd)
         if refusal:
             return refusal
         setenv = [part for name, value in variables.items() for part in ("--setenv", name, value)]

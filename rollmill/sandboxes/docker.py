@@ -18,7 +18,7 @@ from rollmill.sandboxes.followed_process import FollowedProcess
 from rollmill.sandboxes.output import CappedOutput
 from rollmill.sandboxes.registry import HostSettings, SandboxEntry
 from rollmill.sandboxes.sandbox import TIMED_OUT, Execution, Limits, SandboxError, SandboxSpec
-from rollmill.sandboxes.shell import check_environment, printable, refused, shell_arguments
+from rollmill.sandboxes.shell import check_environment, find_refusal, printable, shell_arguments
 from rollmill.sandboxes.started import StartedSandboxes
 from rollmill.terminal.stall_watch import TimedStep
 
@@ -155,7 +155,7 @@ class DockerSandbox:
         """
         variables = check_environment({**self._spec.env, **(env or {})})
         cwd = cwd or self._spec.cwd
-        refusal = refused(command, cwd)
+        refusal = find_refusal(command, cwd)
         if refusal:
             return refusal
         mark = uuid.uuid4().hex

@@ -19,7 +19,7 @@ from rollmill.sandboxes.grading_key import KEY_HEADER, KEY_VARIABLE, key_for
 from rollmill.sandboxes.output import CappedOutput
 from rollmill.sandboxes.registry import HostSettings, SandboxEntry
 from rollmill.sandboxes.sandbox import TIMED_OUT, Execution, Limits, SandboxError, SandboxSpec
-from rollmill.sandboxes.shell import printable, refused
+from rollmill.sandboxes.shell import find_refusal, printable
 from rollmill.sandboxes.started import StartedSandboxes
 from rollmill.terminal.escapes import visible_line
 
@@ -226,7 +226,7 @@ class RemoteSandbox:
         if self._closed:
             raise SandboxError(f"sandbox {self._id} is closed", type_="unknown_sandbox")
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        refusal = refused(command, cwd or self._cwd)
+        refusal = find_refusal(command, cwd or self._cwd)
         if refusal:
             return refusal
         variables = {printable(name): printable(value) for name, value in {**self._env, **(env or {})}.items()}

@@ -43,7 +43,7 @@ def shell_arguments(command: str, cwd: str, limits: Limits | None = None) -> lis
     return ["/bin/bash", "-c", f"{{ {_BACKSTOPS}; }} 2> /dev/null; {_START}", *arguments, *map(str, numbers)]
 
 
-def refused(command: str, cwd: str) -> Execution | None:
+def find_refusal(command: str, cwd: str) -> Execution | None:
     """Return the failure that a shell would report for arguments that no process can have; None for valid ones."""
     for what, text in (("command", command), ("working directory", cwd)):
         if "\0" in text:

@@ -191,7 +191,7 @@ class Grants:
         return {name: os.environ[name] for name in forward_env if name in os.environ} | env
 
 
-def lifetime_s(config: StartConfig) -> float | None:
+def parse_lifetime(config: StartConfig) -> float | None:
     """Parse `container_timeout` to seconds; None for no limit. Raises `InputError`."""
     if config.container_timeout is None:
         return None

@@ -106,7 +106,7 @@ def host_settings(parameters: SandboxServiceOptions) -> HostSettings:
     )
 
 
-def grants(parameters: SandboxServiceOptions) -> Grants:
+def build_grants(parameters: SandboxServiceOptions) -> Grants:
     """Return the limits on clients' requests."""
     containers = SANDBOXES[parameters.sandbox].in_containers
     return Grants(
@@ -146,7 +146,7 @@ def main() -> None:
             heartbeat_timeout_s=parameters.heartbeat_timeout_s,
         )
         try:
-            app = sandbox_app(pool, grants(parameters), kind=parameters.sandbox, token=token, grading_keys=keys)
+            app = sandbox_app(pool, build_grants(parameters), kind=parameters.sandbox, token=token, grading_keys=keys)
             serve(app, listening, f"{parameters.sandbox}, {parameters.max_sandboxes} sandboxes", pool.end)
         finally:
             pool.shut_down()

@@ -14,7 +14,14 @@ from rollmill.errors import InputError
 from rollmill.sandboxes.grading_key import KEY_VARIABLE
 from rollmill.sandboxes.sandbox import SandboxError
 from rollmill.services.guard import failure, guard, is_grader, json_response
-from rollmill.services.protocol import AliveRequest, CleanupRequest, ExecuteRequest, Grants, StartRequest, lifetime_s
+from rollmill.services.protocol import (
+    AliveRequest,
+    CleanupRequest,
+    ExecuteRequest,
+    Grants,
+    StartRequest,
+    parse_lifetime,
+)
 from rollmill.services.sandbox_pool import ClientDisconnectedError, FullError, ReusedIdError, SandboxPool
 from rollmill.services.serving import wait_for_disconnect
 
@@ -69,7 +76,7 @@ def sandbox_app(
             grants.spec(body),
             partial(wait_for_disconnect, request),
             request_id=body.request_id,
-            lifetime_s=lifetime_s(body.config),
+            lifetime_s=parse_lifetime(body.config),
             for_grading=for_grading,
             client=body.client,
             content={**body.config.model_dump(), **body.model_dump(exclude={"config", "request_id"})},

@@ -51,14 +51,14 @@ _GAP = re.compile(r"\s{3,}")
 _LONGEST = 2000
 
 
-def without_struck(text: str) -> str:
+def remove_struck(text: str) -> str:
     """Remove struck-out text and check marks."""
     if "~~" in text or "<" in text or "\\s" in text:
         text = _STRUCK.sub(" ", text)
     return text if text.isascii() else _MARKS.sub("", text)
 
 
-def without_check(text: str) -> str:
+def remove_check(text: str) -> str:
     """Remove a check of the answer from the end of a text, unless it doubts the answer or states another one."""
     for match in _CHECK.finditer(text, max(0, len(text) - _LONGEST)):
         before, check = text[: match.start()], text[match.start() :]
@@ -76,7 +76,7 @@ def conclusion(sentence: str) -> str:
     """Return the concluding clause of a sentence, without reasons, remarks and denied alternatives."""
     sentence = _GAP.sub("  ", sentence[-_LONGEST:])
     starts = [match.end() for match in _SO.finditer(sentence) if sentence[: match.start()].strip()]
-    clause = without_comment(sentence[starts[-1] :] if starts else _LEADING_REASON.sub("", sentence))
+    clause = remove_comment(sentence[starts[-1] :] if starts else _LEADING_REASON.sub("", sentence))
     # "15, not 20": the denied number would make two candidates.
     denial = _DENIAL.search(clause)
     if denial and re.search(r"[0-9]", clause[: denial.start()]):
@@ -84,9 +84,9 @@ def conclusion(sentence: str) -> str:
     return clause
 
 
-def without_comment(text: str) -> str:
+def remove_comment(text: str) -> str:
     """Remove a reason, and a remark in brackets or after a dash, from the end of a text."""
-    text = without_reason(text)
+    text = remove_reason(text)
     for pattern in (_DASH, _REMARK):
         match = pattern.search(text)
         if match and text[: match.start()].strip() and not _DOUBT.search(match[0]):
@@ -94,7 +94,7 @@ def without_comment(text: str) -> str:
     return text.strip()
 
 
-def without_reason(text: str) -> str:
+def remove_reason(text: str) -> str:
     """Remove a "because", "since" or "which" and all text after it."""
     reason = _REASON.search(text)
     return text[: reason.start()] if reason and text[: reason.start()].strip() else text

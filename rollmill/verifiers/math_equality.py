@@ -11,7 +11,7 @@ from typing import Any
 from rollmill.records import Problem, Verdict
 from rollmill.verifiers import answer_kinds as kinds
 from rollmill.verifiers.answer_tag import AnswerReading, answer_or_all, quote, tagged_answer
-from rollmill.verifiers.conclusion import conclusion, last_sentence, without_check, without_struck
+from rollmill.verifiers.conclusion import conclusion, last_sentence, remove_check, remove_struck
 from rollmill.verifiers.ground_truth import truths_of
 from rollmill.verifiers.numeric import read_stated
 from rollmill.verifiers.plain_text import DOLLAR, LONGEST, fold, strip_markup, to_latex
@@ -111,7 +111,7 @@ class MathVerifier:
             raise ValueError(f"{problem.instance_id}: {fault}")
         tagged = tagged_answer(completion, self._reading)
         text = answer_or_all(completion, self._reading) if tagged is None else tagged
-        text = without_struck(text)
+        text = remove_struck(text)
         answer = _Answer(text, is_all_answer=tagged is not None)
         assertion = answer.assertion()
         # "The length is 2√13 cm": the sentence itself is no mathematics, but its end is.
@@ -164,7 +164,7 @@ def _candidate(text: str, *, is_all_answer: bool) -> str:
         return stated
     if is_all_answer and len(text) <= LONGEST:
         return text
-    text = without_check(text)
+    text = remove_check(text)
     bold = bold_answer(text)
     if bold is not None:
         return bold

@@ -14,9 +14,9 @@ from rollmill.verifiers.conclusion import (
     conclusion,
     last_sentence,
     readings,
-    without_check,
-    without_comment,
-    without_struck,
+    remove_check,
+    remove_comment,
+    remove_struck,
 )
 from rollmill.verifiers.ground_truth import numbers_of
 from rollmill.verifiers.plain_text import LONGEST
@@ -55,14 +55,14 @@ def read_stated(text: str, *, is_all_answer: bool) -> WrittenNumber:
         text: Completion after its reasoning, or content of its tags.
         is_all_answer: Whether the text is nothing but the answer, so that each number in it is a candidate.
     """
-    text = without_struck(text)
+    text = remove_struck(text)
     try:
         return _check_finite(read_written(text))
     except ValueError as error:
         reason = str(error)
     stated = stated_answer(text)
     if stated is None:
-        text = without_check(text)
+        text = remove_check(text)
         stated = bold_answer(text)
     if stated is None:
         return _check_finite(_only_number(text, is_all_answer=is_all_answer, reason=reason))
@@ -186,7 +186,7 @@ def _read_statement(stated: str) -> WrittenNumber:
     except ValueError:
         if len(stated) > LONGEST:
             raise
-        clause = without_comment(stated)
+        clause = remove_comment(stated)
         parts = [clause, *readings(clause, is_final=True)]
         numbers = (number for part in parts if not is_hedged(part) and (number := _try_read(part)))
         if (number := next(numbers, None)) is None:

@@ -10,7 +10,7 @@ import re
 from typing import NamedTuple
 
 from rollmill.verifiers.answer_tag import encodable
-from rollmill.verifiers.conclusion import without_reason
+from rollmill.verifiers.conclusion import remove_reason
 
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _HASHES = re.compile(r"^[ \t]*####(?!#)[ \t]*(?P<answer>\S[^\n]*)$", re.MULTILINE)
@@ -187,7 +187,7 @@ def _after_phrase(text: str, match: re.Match[str]) -> Statement | None:
     following = text[match.end() : match.end() + _LAST_LINES]
     end = _SENTENCE_END.search(following)
     assert end is not None  # the end of the text is one
-    content = without_reason(following[: end.start()])
+    content = remove_reason(following[: end.start()])
     if not content.strip(" *_$`"):
         return None
     return Statement(content.strip(), match.start(), match.end() + len(content))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rollmill.grading.speedup import Interval, PairCount, compare, interval, student
+from rollmill.grading.speedup import Interval, PairCount, compare, interval, student_quantile
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ from rollmill.grading.speedup import Interval, PairCount, compare, interval, stu
     [(2, 4.303, 0.01), (3, 3.182, 0.003), (4, 2.776, 0.001), (5, 2.571, 0.001), (9, 2.262, 5e-4), (30, 2.042, 5e-4)],
 )
 def test_students_quantiles_are_the_tables(freedom: int, quantile: float, within: float) -> None:
-    assert student(freedom) == pytest.approx(quantile, rel=within)
+    assert student_quantile(freedom) == pytest.approx(quantile, rel=within)
 
 
 def test_an_interval_worked_by_hand() -> None:

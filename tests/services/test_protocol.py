@@ -4,7 +4,7 @@ import pytest
 
 from rollmill.errors import InputError
 from rollmill.sandboxes.sandbox import Limits
-from rollmill.services.protocol import Grants, StartConfig, StartRequest, lifetime_s
+from rollmill.services.protocol import Grants, StartConfig, StartRequest, parse_lifetime
 
 
 @pytest.mark.parametrize(
@@ -12,13 +12,13 @@ from rollmill.services.protocol import Grants, StartConfig, StartRequest, lifeti
     [(None, None), ("2h", 7200), ("30m", 1800), ("1.5d", 129600), ("45", 45), ("45s", 45), (90, 90), (0.5, 0.5)],
 )
 def test_lifetimes(text, seconds):
-    assert lifetime_s(StartConfig(image="i", container_timeout=text)) == seconds
+    assert parse_lifetime(StartConfig(image="i", container_timeout=text)) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "0", "-5", "2w", "inf", "h", "1e3"])
 def test_invalid_lifetime_is_refused(text):
     with pytest.raises(InputError, match="container_timeout"):
-        lifetime_s(StartConfig(image="i", container_timeout=text))
+        parse_lifetime(StartConfig(image="i", container_timeout=text))
 
 
 def test_limits_are_the_lower_ones_each_by_itself():

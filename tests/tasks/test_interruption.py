@@ -6,12 +6,12 @@ import pytest
 from prefect.utilities.engine import capture_sigterm, is_prefect_sigterm_handler_installed
 
 from rollmill.terminal.interruption import note
-from tasks.interruption import interruptible_flow, signals_noted
+from tasks.interruption import interruptible_flow, note_signals
 
 
 def test_prefect_uses_our_handler_for_sigterm():
     before = signal.getsignal(signal.SIGTERM)
-    with signals_noted(), capture_sigterm():
+    with note_signals(), capture_sigterm():
         assert signal.getsignal(signal.SIGTERM) is note
         assert is_prefect_sigterm_handler_installed()
     assert signal.getsignal(signal.SIGTERM) is before

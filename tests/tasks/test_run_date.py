@@ -6,7 +6,7 @@ import pytest
 from prefect import runtime
 
 from rollmill.jobs.rejection_sampling.parameters import RejectSampling
-from tasks.run_date import dated
+from tasks.run_date import fill_in_date
 
 PARAMETERS = RejectSampling(
     model_path=["m"], model_name=["m"], output_dir="weekly/{date}", prompt_template="{date} {q}"
@@ -22,11 +22,11 @@ PARAMETERS = RejectSampling(
 )
 def test_folder_has_the_scheduled_date_of_the_run(monkeypatch, begun, day):
     monkeypatch.setattr(runtime.flow_run, "scheduled_start_time", begun, raising=False)
-    assert dated(PARAMETERS) == PARAMETERS.model_copy(update={"output_dir": f"weekly/{day}"})
+    assert fill_in_date(PARAMETERS) == PARAMETERS.model_copy(update={"output_dir": f"weekly/{day}"})
 
 
 def test_folder_without_a_schedule_has_today_s_date(monkeypatch):
     monkeypatch.setattr(runtime.flow_run, "scheduled_start_time", None, raising=False)
-    assert dated(PARAMETERS).output_dir.startswith("weekly/20")
+    assert fill_in_date(PARAMETERS).output_dir.startswith("weekly/20")
     plain = PARAMETERS.model_copy(update={"output_dir": "weekly"})
-    assert dated(plain) is plain
+    assert fill_in_date(plain) is plain

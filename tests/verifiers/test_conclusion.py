@@ -2,7 +2,7 @@
 
 import pytest
 
-from rollmill.verifiers.conclusion import conclusion, without_check, without_struck
+from rollmill.verifiers.conclusion import conclusion, remove_check, remove_struck
 from rollmill.verifiers.numeric import NumericVerifier
 
 
@@ -57,5 +57,5 @@ def test_hedges_contradictions_and_other_numbers_are_wrong(make_problem, sentenc
 
 def test_hedges_are_not_removed():
     assert conclusion("It is 4 (or 5).") == "It is 4 (or 5)."
-    assert without_check("It is 4.\nCheck: this is wrong") == "It is 4.\nCheck: this is wrong"
-    assert without_struck("~~4~~ 5").strip() == "5"
+    assert remove_check("It is 4.\nCheck: this is wrong") == "It is 4.\nCheck: this is wrong"
+    assert remove_struck("~~4~~ 5").strip() == "5"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from itertools import chain
 from typing import Any, ClassVar, NamedTuple, Self
 
-from rollmill.environments.stateful.blocksworld_solver import Stacks, arranged, fewest_moves
+from rollmill.environments.stateful.blocksworld_solver import Stacks, arrange, fewest_moves
 from rollmill.environments.stateful.pictures import BROWN, WHITE, Picture, Tile
 from rollmill.environments.stateful.world import Difficulty, IllegalActionError
 
@@ -100,10 +100,10 @@ class Blocksworld:
             raise IllegalActionError(fault)
         verb, block, other = _read(action)
         if verb in ("pick up", "unstack"):
-            return Blocks(arranged(s[:-1] if s[-1] == block else s for s in state.stacks), block)
+            return Blocks(arrange(s[:-1] if s[-1] == block else s for s in state.stacks), block)
         if verb == "put down":
-            return Blocks(arranged([*state.stacks, (block,)]))
-        return Blocks(arranged((*s, block) if s[-1] == other else s for s in state.stacks))
+            return Blocks(arrange([*state.stacks, (block,)]))
+        return Blocks(arrange((*s, block) if s[-1] == other else s for s in state.stacks))
 
     def is_goal(self, state: Blocks) -> bool:
         """See `World`."""
@@ -171,7 +171,7 @@ def _read_stacks(stored: Mapping[str, Any], key: str) -> Stacks:
         raise ValueError(f"{key} is not a list of stacks of letters from A to Z")
     if sum(map(len, stacks)) > _MOST:
         raise ValueError(f"{key} has more than {_MOST} blocks")
-    return arranged(map(tuple, stacks))
+    return arrange(map(tuple, stacks))
 
 
 def _random_stacks(rng: random.Random, count: int) -> Stacks:
@@ -182,7 +182,7 @@ def _random_stacks(rng: random.Random, count: int) -> Stacks:
             stacks.append((block,))
         else:
             stacks[index] = (*stacks[index], block)
-    return arranged(stacks)
+    return arrange(stacks)
 
 
 def _lines(stacks: Stacks) -> str:

@@ -21,7 +21,7 @@ class Move(NamedTuple):
     """Block under it after the move; None for the table."""
 
 
-def arranged(stacks: Iterable[tuple[str, ...]]) -> Stacks:
+def arrange(stacks: Iterable[tuple[str, ...]]) -> Stacks:
     """Return the stacks in canonical form: sorted and without empty ones."""
     return tuple(sorted(stack for stack in stacks if stack))
 
@@ -66,7 +66,7 @@ def _moves(stacks: Stacks, beneath: _Beneath) -> list[tuple[Move, Stacks]]:
         block = stack[-1]
         if stack[:-1] == beneath[block]:
             continue  # in its final position, together with all blocks beneath it
-        rest = arranged(other[:-1] if other == stack else other for other in stacks)
+        rest = arrange(other[:-1] if other == stack else other for other in stacks)
         below = stack[-2] if len(stack) > 1 else None
         if final := _finally(rest, block, below, beneath):
             return [final]
@@ -90,12 +90,12 @@ def _finally(stacks: Stacks, block: str, below: str | None, beneath: _Beneath) -
         return _on_table(stacks, block, below)
     if goal_below not in stacks:
         return None
-    after = arranged((*stack, block) if stack == goal_below else stack for stack in stacks)
+    after = arrange((*stack, block) if stack == goal_below else stack for stack in stacks)
     return Move(block, below, goal_below[-1]), after
 
 
 def _on_table(stacks: Stacks, block: str, below: str | None) -> tuple[Move, Stacks]:
-    return Move(block, below, None), arranged([*stacks, (block,)])
+    return Move(block, below, None), arrange([*stacks, (block,)])
 
 
 def _estimate(stacks: Stacks, beneath: _Beneath) -> int:

@@ -51,6 +51,6 @@ def beside(cell: Cell, direction: str, steps: int = 1) -> Cell:
     return cell[0] + steps * down, cell[1] + steps * right
 
 
-def spelled(text: str) -> str:
+def normalize_spelling(text: str) -> str:
     """Return a text in lower case with single spaces, as actions are compared."""
     return " ".join(text.lower().split())

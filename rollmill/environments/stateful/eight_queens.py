@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from itertools import combinations
 from typing import Any, ClassVar, Self
 
-from rollmill.environments.stateful.cells import Cell, find_cells, name_cell, read_rows, spelled
+from rollmill.environments.stateful.cells import Cell, find_cells, name_cell, normalize_spelling, read_rows
 from rollmill.environments.stateful.pictures import BLACK, BLUE, GREY, WHITE, Picture, Tile
 from rollmill.environments.stateful.world import Difficulty, IllegalActionError
 
@@ -79,7 +79,7 @@ class EightQueens:
 
     def read_action(self, text: str) -> str | None:
         """See `World`."""
-        action = spelled(text)
+        action = normalize_spelling(text)
         return action if _ACTION.fullmatch(action) else None
 
     def legal_actions(self, state: Queens) -> list[str]:

@@ -7,7 +7,15 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
-from rollmill.environments.stateful.cells import DIRECTIONS, Cell, beside, find_cells, find_single, read_rows, spelled
+from rollmill.environments.stateful.cells import (
+    DIRECTIONS,
+    Cell,
+    beside,
+    find_cells,
+    find_single,
+    normalize_spelling,
+    read_rows,
+)
 from rollmill.environments.stateful.pictures import BLUE, DARK, GREEN, WHITE, Picture, Tile
 from rollmill.environments.stateful.world import Difficulty, IllegalActionError
 
@@ -92,7 +100,7 @@ class PathFinding:
 
     def read_action(self, text: str) -> str | None:
         """See `World`."""
-        action = spelled(text)
+        action = normalize_spelling(text)
         return action if action in DIRECTIONS else None
 
     def legal_actions(self, state: Cell) -> list[str]:

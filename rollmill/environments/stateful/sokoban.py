@@ -6,7 +6,15 @@ import random
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
-from rollmill.environments.stateful.cells import DIRECTIONS, Cell, beside, find_cells, find_single, read_rows, spelled
+from rollmill.environments.stateful.cells import (
+    DIRECTIONS,
+    Cell,
+    beside,
+    find_cells,
+    find_single,
+    normalize_spelling,
+    read_rows,
+)
 from rollmill.environments.stateful.pictures import BLUE, BROWN, DARK, GREEN, WHITE, Picture, Tile
 from rollmill.environments.stateful.sokoban_solver import Boxes, Room, solve
 from rollmill.environments.stateful.world import Difficulty, IllegalActionError
@@ -110,7 +118,7 @@ class Sokoban:
 
     def read_action(self, text: str) -> str | None:
         """See `World`."""
-        action = spelled(text)
+        action = normalize_spelling(text)
         return action if action in DIRECTIONS or action in _PUSHES else None
 
     def legal_actions(self, state: Layout) -> list[str]:

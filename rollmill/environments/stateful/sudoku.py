@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from rollmill.environments.stateful.cells import Cell, name_cell, read_rows, spelled
+from rollmill.environments.stateful.cells import Cell, name_cell, normalize_spelling, read_rows
 from rollmill.environments.stateful.pictures import BLACK, BLUE, GREY, WHITE, Picture, Tile
-from rollmill.environments.stateful.sudoku_solver import BOX_SHAPE, Digits, peers, solutions
+from rollmill.environments.stateful.sudoku_solver import BOX_SHAPE, Digits, find_solutions, peers
 from rollmill.environments.stateful.world import Difficulty, IllegalActionError
 
 _SYMBOLS = ".123456789"
@@ -39,7 +39,7 @@ class Sudoku:
         self._side = int(len(givens) ** 0.5)
         self._givens = givens
         self.start = start
-        solved = solutions(givens, 2)
+        solved = find_solutions(givens, 2)
         if len(solved) != 1:
             raise ValueError("the sudoku has more than one solution" if solved else "the sudoku has no solution")
         self._solution = solved[0]
@@ -49,12 +49,12 @@ class Sudoku:
         """See `World`."""
         side, empty = _KINDS[difficulty]
         while True:
-            (full,) = solutions((0,) * (side * side), 1, rng)
+            (full,) = find_solutions((0,) * (side * side), 1, rng)
             givens = list(full)
             for cell in rng.sample(range(side * side), side * side):
                 digit, givens[cell] = givens[cell], 0
                 # A digit without which the solution is not unique has to stay.
-                if len(solutions(tuple(givens), 2)) > 1:
+                if len(find_solutions(tuple(givens), 2)) > 1:
                     givens[cell] = digit
                 if givens.count(0) == empty:
                     return cls(tuple(givens), tuple(givens))
@@ -86,7 +86,7 @@ class Sudoku:
 
     def read_action(self, text: str) -> str | None:
         """See `World`."""
-        text = spelled(text)
+        text = normalize_spelling(text)
         if match := _WRITE.fullmatch(text):
             row, column, digit = match.groups()
             return f"r{row}c{column}={digit}"

@@ -32,7 +32,7 @@ def peers(side: int) -> list[tuple[int, ...]]:
     ]
 
 
-def solutions(digits: Digits, at_most: int, rng: random.Random | None = None) -> list[Digits]:
+def find_solutions(digits: Digits, at_most: int, rng: random.Random | None = None) -> list[Digits]:
     """Return up to `at_most` solutions, in the order of a depth-first search; none if two given digits conflict.
 
     Digits are tried in increasing order, or shuffled by `rng`.

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from rollmill.agents.model import BlockingClient
-from rollmill.agents.playing import AgentRun, play, unplayed
+from rollmill.agents.playing import AgentRun, make_failed_run, play
 from rollmill.agents.record import make_record
 from rollmill.agents.settings import AgentSettings
 from rollmill.files.rows import dump_line
@@ -172,7 +172,7 @@ class AgentRolloutGenerator:
                 return played, self._grader.grade(problem, sandbox.id)
         except SandboxError as failure:
             error = Failure(type=failure.type, message=str(failure))
-            return (replace(played, error=error) if played else unplayed(error)), None
+            return (replace(played, error=error) if played else make_failed_run(error)), None
 
     def complete(self, body: bytes, conversation: RoutedConversation) -> Completion:
         """Request one completion, from an attempt's thread. Raises as `ChatClient.complete` does."""

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollmill.environments.stateful.blocksworld import Blocks, Blocksworld
-from rollmill.environments.stateful.blocksworld_solver import arranged
+from rollmill.environments.stateful.blocksworld_solver import arrange
 from rollmill.environments.stateful.eight_queens import EightQueens
 from rollmill.environments.stateful.path_finding import PathFinding
 from rollmill.environments.stateful.sokoban import Sokoban
@@ -162,7 +162,7 @@ def test_plans_for_blocks_are_shortest(seed):
         for block in rng.sample("ABCDE", 5):
             index = rng.randrange(4)
             stacks[index] = (*stacks[index], block)
-        return arranged(stacks)
+        return arrange(stacks)
 
     world = Blocksworld(Blocks(stacks()), stacks())
     state = world.start
