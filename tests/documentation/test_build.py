@@ -69,6 +69,6 @@ def test_no_placeholder_is_left_and_records_are_described(site: Path) -> None:
     marks = re.compile(r"<!-- (parameters|record|blocks|deployments|entries)\b")
     assert not [(page.name, match[0]) for page in site.rglob("*.html") for match in marks.finditer(page.read_text())]
     records = (site / "concepts/records.html").read_text()
-    assert "0-based within the problem." in records  # the text under a field of `Rollout`
+    assert "Index of the rollout among those of the problem, from 0." in records  # the text under a field of `Rollout`
     assert "$$" not in (site / "concepts/q-star.html").read_text()
     assert 'class="formula"' in (site / "concepts/q-star.html").read_text()

@@ -88,7 +88,7 @@ def test_waiting_for_room(tmp_path):
             maker.wait_for_room()  # for the shard that comes now
             first = threads.submit(maker.generate, problems[:5])  # 40 rollouts: 8 at once, 32 wait
             maker.wait_for_room()  # until fewer than 16 wait, or 90 s of work at the rate there is by then
-            assert maker.progress.snapshot().done >= 8
+            assert maker.progress.snapshot().done >= 1  # the first ones that complete give the rate
             assert not first.done()
             second = threads.submit(maker.generate, problems[5:])
             assert first.result().done == 40

@@ -11,7 +11,7 @@ from rollmill.corpus.corpus import index_run, read_corpus
 from rollmill.jobs.curation.analysis import analyse
 from rollmill.jobs.rejection_sampling.outcome import SFT, export_accepted
 from tests.exports.sample_corpus import lines_of
-from tests.generation.run_factory import append, made, opened
+from tests.generation.run_factory import append, completed_rollout, opened
 
 
 def export(run):
@@ -192,7 +192,7 @@ def write_run(folder, problems):
     """A run of `problems` times 16 accepted rollouts of 3 kB."""
     with opened(folder, rows=problems, num_rollout=16):
         pass
-    line = made("p", 0).line.replace(b"<answer>0</answer>", b"%d" + b"x" * 3000)
+    line = completed_rollout("p", 0).line.replace(b"<answer>0</answer>", b"%d" + b"x" * 3000)
     line = line.replace(b'"instance_id":"p","sample_id":0', b'"instance_id":"p%d","sample_id":%d')
     with (folder / "rollouts" / "0001.jsonl").open("wb") as journal:
         for problem in range(problems):
