@@ -48,7 +48,7 @@ COMMANDS: Mapping[str, ModuleCommand | CommandGroup] = {
     "improve": ModuleCommand("flows.improve", "the loop: rounds of rollouts, training and evaluation"),
     "services": CommandGroup(SERVICES, "sandboxes and grading over HTTP"),
     "up": ModuleCommand("deployments.local", "start a Prefect server and a worker on this machine", "up"),
-    "down": ModuleCommand("deployments.local", "end them", "down"),
+    "down": ModuleCommand("deployments.local", "end what `up` started", "down"),
     "completion": ModuleCommand("deployments.completion", "completion of these commands and their flags in a shell"),
 }
 
