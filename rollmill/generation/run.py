@@ -233,11 +233,43 @@ def open_run(
         raise InputError(f"{flag} needs a run in {directory}, and there is none: check {flags}")
     if old is not None:
         check_same_run(old, identity, directory=directory, retry=retry, reverify=reverify, flags=flags)
-    manifest = Manifest(
+    manifest = _begin_manifest(old, identity, directory, loaded, job=job, seed=seed)
+    manifest = manifest.model_copy(
+        update={"parameters": parameters, "request_changes": dict(request_changes), "notes": list(notes)}
+    )
+    if reverify and old is not None and old.identity.verification != identity.verification:
+        manifest = manifest.model_copy(update={"identity_key": old.identity_key, "identity": old.identity})
+    # The journal before the manifest: if its rows belong to another run, nothing in the directory may change, least of
+    # all to a manifest that would claim these rows for this run at the next try.
+    owner = Ownership(manifest.identity, has_manifest=old is not None, older_rows=manifest.older_rows, flags=flags)
+    journal = Journal(directory / manifest.journal, owner)
+    run = Run(directory, manifest, journal, expected=expected, retry=retry, max_tokens=identity.max_tokens)
+    try:
+        take_problems(loaded, directory)
+        manifest.write(directory)
+        yield run
+    finally:
+        run.journal.close()
+
+
+def _begin_manifest(
+    old: Manifest | None, identity: Identity, directory: Path, loaded: LoadedProblems, *, job: str, seed: int
+) -> Manifest:
+    """Return the manifest that a call begins with, which keeps from an earlier call what the run has had so far.
+
+    Args:
+        old: Manifest of the earlier call; None for a new run.
+        identity: Everything that the outputs depend on.
+        directory: Of the run.
+        loaded: The problems.
+        job: The job's name.
+        seed: Seed of the run.
+    """
+    return Manifest(
         job=job,
         identity_key=identity.key,
         identity=identity,
-        parameters=parameters,
+        parameters={},
         seed=seed,
         journal=old.journal if old else _newest_journal(directory),
         older_rows=old is not None and old.older_rows,
@@ -254,23 +286,8 @@ def open_run(
         started_at=old.started_at if old else now(),
         totals=old.totals if old else {},
         devices=old.devices if old else [],
-        request_changes=dict(request_changes),
         slots=old.slots if old else None,
-        notes=list(notes),
     )
-    if reverify and old is not None and old.identity.verification != identity.verification:
-        manifest = manifest.model_copy(update={"identity_key": old.identity_key, "identity": old.identity})
-    # The journal before the manifest: if its rows belong to another run, nothing in the directory may change, least of
-    # all to a manifest that would claim these rows for this run at the next try.
-    owner = Ownership(manifest.identity, has_manifest=old is not None, older_rows=manifest.older_rows, flags=flags)
-    journal = Journal(directory / manifest.journal, owner)
-    run = Run(directory, manifest, journal, expected=expected, retry=retry, max_tokens=identity.max_tokens)
-    try:
-        take_problems(loaded, directory)
-        manifest.write(directory)
-        yield run
-    finally:
-        run.journal.close()
 
 
 def _newest_journal(directory: Path) -> str:

@@ -20,10 +20,10 @@ from rollmill.jobs.curation.exporters import sft_exporter
 from rollmill.jobs.curation.filter_spec import Filters
 from rollmill.jobs.curation.parameters import Sft
 from rollmill.jobs.rejection_sampling.advice import advice
-from rollmill.jobs.rejection_sampling.agreement import measure_agreement
+from rollmill.jobs.rejection_sampling.agreement import JudgeAgreement, measure_agreement
 from rollmill.jobs.rejection_sampling.parameters import RejectSampling
 from rollmill.jobs.rejection_sampling.report import format_statistics, number, share
-from rollmill.jobs.rejection_sampling.results import write_results
+from rollmill.jobs.rejection_sampling.results import Results, write_results
 from rollmill.jobs.rejection_sampling.statistics import Statistics
 from rollmill.reports.attempts import LogprobReader
 from rollmill.reports.health import check_health
@@ -148,29 +148,15 @@ def write_outcome(
     quarantined = int(run.manifest.problems["quarantined"])
     if quarantined:
         warnings.append(f"{quarantined} rows of the data set could not be used: see {run.directory / QUARANTINE}")
-    agreement = None
-    if parameters.judge_agreement:
-        second = open_verifiers(parameters.judge_agreement, accept_error=parameters.accept_error)
-        agreement = measure_agreement(run, second, parameters.judge_agreement)
+    agreement = _measure_agreement(run, parameters)
+    if agreement:
         warnings.append(agreement.line())
     corpus = index_run(run.directory, run.num_rollout)
     health = check_health(corpus).lines()
-    text = format_statistics(statistics, title=f"Rejection sampling: {model.name}", warnings=warnings, health=health)
-    atomic_write_bytes(run.directory / STATISTICS, text.encode())
-    plot = draw_error_distribution(
-        results.least_errors,
-        results.errors,
-        title=f"Rejection sampling: {model.name}",
-        problems=statistics.problems,
-        rollouts=statistics.coverage.judged,
-        num_rollout=run.num_rollout,
-        parse_rate=statistics.parse_rate,
-        guess_baseline=statistics.guess_baseline.mean_least_error,
-        accept_error=parameters.accept_error,
-    )
-    atomic_write_bytes(run.directory / PLOT, plot)
     title = f"Rejection sampling: {model.name}"
-    atomic_write_bytes(run.directory / CURVES, draw_sampling_curves(statistics.curves, title=title))
+    text = format_statistics(statistics, title=title, warnings=warnings, health=health)
+    atomic_write_bytes(run.directory / STATISTICS, text.encode())
+    _draw_plots(run, results, title=title, accept_error=parameters.accept_error)
     kept = export_accepted(run, model.name, corpus).kept
     outcome = RunOutcome(
         name=model.name,
@@ -186,6 +172,39 @@ def write_outcome(
     totals = {"coverage": statistics.coverage.model_dump(), "accepted": statistics.accepted, "kept": kept}
     run.finish(totals | ({"judge_agreement": agreement.model_dump()} if agreement else {}))
     return outcome
+
+
+def _measure_agreement(run: Run, parameters: RejectSampling) -> JudgeAgreement | None:
+    """Return how often a second verifier agrees with the run's; None unless the call names one."""
+    if not parameters.judge_agreement:
+        return None
+    second = open_verifiers(parameters.judge_agreement, accept_error=parameters.accept_error)
+    return measure_agreement(run, second, parameters.judge_agreement)
+
+
+def _draw_plots(run: Run, results: Results, *, title: str, accept_error: float) -> None:
+    """Draw the error distribution and the sampling curves into the run directory.
+
+    Args:
+        run: The run.
+        results: Its results.
+        title: Title of both plots.
+        accept_error: Largest error that is accepted, which the distribution marks.
+    """
+    statistics = results.statistics
+    distribution = draw_error_distribution(
+        results.least_errors,
+        results.errors,
+        title=title,
+        problems=statistics.problems,
+        rollouts=statistics.coverage.judged,
+        num_rollout=run.num_rollout,
+        parse_rate=statistics.parse_rate,
+        guess_baseline=statistics.guess_baseline.mean_least_error,
+        accept_error=accept_error,
+    )
+    atomic_write_bytes(run.directory / PLOT, distribution)
+    atomic_write_bytes(run.directory / CURVES, draw_sampling_curves(statistics.curves, title=title))
 
 
 def export_accepted(run: Run, model: str, corpus: Corpus) -> ExportOutcome:
