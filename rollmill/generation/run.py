@@ -233,9 +233,25 @@ def open_run(
         raise InputError(f"{flag} needs a run in {directory}, and there is none: check {flags}")
     if old is not None:
         check_same_run(old, identity, directory=directory, retry=retry, reverify=reverify, flags=flags)
-    manifest = _begin_manifest(old, identity, directory, loaded, job=job, seed=seed)
-    manifest = manifest.model_copy(
-        update={"parameters": parameters, "request_changes": dict(request_changes), "notes": list(notes)}
+    manifest = Manifest(
+        job=job,
+        identity_key=identity.key,
+        identity=identity,
+        parameters=parameters,
+        seed=seed,
+        problems={
+            "path": PROBLEMS,
+            "sha256": loaded.sha256,
+            "count": loaded.count,
+            "quarantined": loaded.quarantined,
+            "columns": loaded.fields,
+        },
+        versions=versions(),
+        git_commit=git_commit(),
+        host=host(),
+        request_changes=dict(request_changes),
+        notes=list(notes),
+        **_history(old, directory),
     )
     if reverify and old is not None and old.identity.verification != identity.verification:
         manifest = manifest.model_copy(update={"identity_key": old.identity_key, "identity": old.identity})
@@ -252,42 +268,16 @@ def open_run(
         run.journal.close()
 
 
-def _begin_manifest(
-    old: Manifest | None, identity: Identity, directory: Path, loaded: LoadedProblems, *, job: str, seed: int
-) -> Manifest:
-    """Return the manifest that a call begins with, which keeps from an earlier call what the run has had so far.
-
-    Args:
-        old: Manifest of the earlier call; None for a new run.
-        identity: Everything that the outputs depend on.
-        directory: Of the run.
-        loaded: The problems.
-        job: The job's name.
-        seed: Seed of the run.
-    """
-    return Manifest(
-        job=job,
-        identity_key=identity.key,
-        identity=identity,
-        parameters={},
-        seed=seed,
-        journal=old.journal if old else _newest_journal(directory),
-        older_rows=old is not None and old.older_rows,
-        problems={
-            "path": PROBLEMS,
-            "sha256": loaded.sha256,
-            "count": loaded.count,
-            "quarantined": loaded.quarantined,
-            "columns": loaded.fields,
-        },
-        versions=versions(),
-        git_commit=git_commit(),
-        host=host(),
-        started_at=old.started_at if old else now(),
-        totals=old.totals if old else {},
-        devices=old.devices if old else [],
-        slots=old.slots if old else None,
-    )
+def _history(old: Manifest | None, directory: Path) -> dict[str, Any]:
+    """Return the fields that a manifest takes over from that of an earlier call, or with which a run begins."""
+    return {
+        "journal": old.journal if old else _newest_journal(directory),
+        "older_rows": old is not None and old.older_rows,
+        "started_at": old.started_at if old else now(),
+        "totals": old.totals if old else {},
+        "devices": old.devices if old else [],
+        "slots": old.slots if old else None,
+    }
 
 
 def _newest_journal(directory: Path) -> str:

@@ -42,7 +42,7 @@ _PATIENCE_S = 20.0
 
 
 class TorchVerdict(NamedTuple):
-    """Whether an environment's torch can use the GPU."""
+    """An environment's torch, with the reason why it cannot use the GPU, if it cannot."""
 
     version: str
     cuda: str | None
