@@ -1,8 +1,8 @@
 """Merges an adapter into the safetensors files of its base, weight by weight.
 
 The model is built without memory for its weights. PEFT loads the adapter into it, and merges each layer by itself once
-the layer's weight is read from the base's file; so all of PEFT's kinds (rank patterns, rsLoRA, DoRA, embeddings, whole
-layers) are merged by PEFT's own code. Imports torch, transformers and PEFT.
+the layer's weight is read from the base's file; so all of PEFT's kinds (rank patterns, rsLoRA, DoRA, embeddings,
+complete layers) are merged by PEFT's own code. Imports torch, transformers and PEFT.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 from transformers.utils.hub import cached_file
 
 from rollmill.errors import InputError
@@ -53,6 +55,8 @@ class StreamedMerge:
 
     base: str
     files: list[TensorFile]
+    names: dict[str, str]
+    """The model's name of each weight by its name in the files, where no other is combined with it."""
     changes: dict[str, _Change]
     sources: dict[str, tuple[TensorFile, str]]
     """File, and name in it, of each weight: tied weights are stored once, under one of their names."""
@@ -66,37 +70,39 @@ class StreamedMerge:
         files = _weight_files(base)
         if not files:
             return None
-        whole = _whole_weights(adapter)
-        model, tied = _build_empty(base, whole.keys())
+        replacements = _whole_weights(adapter)
+        model, tied = _build_empty(base, replacements.keys())
+        names = _model_names(model, files)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on tied weights, which are handled here, and on deprecated names
             adapted = PeftModel.from_pretrained(model, str(adapter))
-        changes = _changes(adapted, whole)
+        changes = _changes(adapted, replacements)
         if changes is None:
             return None
-        stored = {name: (file, name) for file in files for name in file.tensors}
-        sources = dict(stored)
-        for names in tied:
-            source = next((stored[name] for name in names if name in stored), None)
-            if source is not None:
-                sources |= {name: source for name in names if name not in stored}
+        sources = {names[name]: (file, name) for file in files for name in file.tensors if name in names}
+        stored = sources.keys()
+        for group in tied:
+            if source := next((sources[name] for name in group if name in stored), None):
+                sources = dict.fromkeys(group, source) | sources
         shapes = {name: list(parameter.shape) for name, parameter in _plain_parameters(adapted)}
         for name in changes:
             if name not in sources or sources[name][0].tensors[sources[name][1]].shape != shapes.get(name):
                 return None
-        merge = cls(base, files, changes, sources)
-        for names in tied:
-            merge._untie(names, stored)
+        merge = cls(base, files, names, changes, sources)
+        for group in tied:
+            merge._untie(group, group - stored)
         return merge
 
-    def _untie(self, names: set[str], stored: dict[str, tuple[TensorFile, str]]) -> None:
-        """Store each of some tied weights by itself, where the adapter changes one of them."""
-        if not names & self.changes.keys():
-            return
-        self.is_untied = True
-        for name in sorted(names - stored.keys()):
-            file, source = self.sources[name]
-            self.additions[name] = file.tensors[source]
+    def _untie(self, group: set[str], missing: set[str]) -> None:
+        """Store each of some tied weights by itself, where the adapter changes one of them.
+
+        `missing` are those that the base's files do not have.
+        """
+        if group & self.changes.keys():
+            self.is_untied = True
+            for name in sorted(missing):
+                file, source = self.sources[name]
+                self.additions[name] = file.tensors[source]
 
     def write(self, target: Path) -> None:
         """Write configuration, weights and index of the merged model to a folder."""
@@ -120,12 +126,18 @@ class StreamedMerge:
 
     def _write_file(self, file: TensorFile, additions: dict[str, StoredTensor], output: IO[bytes]) -> None:
         write_header(output, {**file.tensors, **additions}, file.metadata or {"format": "pt"})
-        for name in (*file.tensors, *additions):
+        for stored in file.tensors:
+            name = self.names.get(stored)
             if name in self.changes:
                 write_tensor(output, self._merged(name))
             else:
-                source, source_name = self.sources[name]
-                source.copy(source_name, output)
+                file.copy(stored, output)
+        for name in additions:
+            if name in self.changes:
+                write_tensor(output, self._merged(name))
+            else:
+                source, stored = self.sources[name]
+                source.copy(stored, output)
 
     @torch.inference_mode()
     def _merged(self, name: str) -> Tensor:
@@ -162,25 +174,27 @@ def _merge_layer(layer: Any, part: str, tensor: Tensor) -> Tensor:
     return merged
 
 
-def _changes(adapted: Any, whole: dict[str, Tensor]) -> dict[str, _Change] | None:
+def _changes(adapted: Any, replacements: dict[str, Tensor]) -> dict[str, _Change] | None:
     """Return the weights that the adapter changes, by the names of the plain model; None for kinds unknown here.
 
-    `whole` are the weights that the adapter has instead of the base's.
+    `replacements` are the weights that the adapter has instead of the base's.
     """
-    changes = {name: _Change(None, name.rpartition(".")[2], tensor) for name, tensor in whole.items()}
+    changes = {name: _Change(None, name.rpartition(".")[2], tensor) for name, tensor in replacements.items()}
     for path, module in adapted.named_modules():
         name = path.removeprefix(_PREFIX)
         if isinstance(module, ModulesToSaveWrapper):
-            if any(f"{name}.{part}" not in whole for part, _ in module.modules_to_save[_DEFAULT].named_parameters()):
+            if any(
+                f"{name}.{part}" not in replacements for part, _ in module.modules_to_save[_DEFAULT].named_parameters()
+            ):
                 return None
         elif isinstance(module, LoraLayer):
             plain = module.get_base_layer()
             # PEFT's layers for parameters of fused experts, and for attention in one module, merge in other ways.
             if hasattr(module, "parameter_name") or set(plain._parameters) - {"weight", "bias"}:
                 return None
-            changes[f"{name}.weight"] = _Change(module, "weight", whole.get(f"{name}.weight"))
+            changes[f"{name}.weight"] = _Change(module, "weight", replacements.get(f"{name}.weight"))
             if module.lora_bias.get(_DEFAULT):
-                changes[f"{name}.bias"] = _Change(module, "bias", whole.get(f"{name}.bias"))
+                changes[f"{name}.bias"] = _Change(module, "bias", replacements.get(f"{name}.bias"))
         elif isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper)):
             return None
     return changes
@@ -203,12 +217,12 @@ def _plain_parameters(adapted: Any) -> Iterator[tuple[str, Tensor]]:
             )
 
 
-def _build_empty(base: str, whole: Collection[str]) -> tuple[Any, list[set[str]]]:
+def _build_empty(base: str, replacements: Collection[str]) -> tuple[Any, list[set[str]]]:
     """Return a model whose weights take no memory, and the sets of names of weights that are one tensor.
 
     Weights are views of a single element, on the CPU: PEFT then creates the adapter's weights there. Vectors, and the
-    weights named in `whole`, into which PEFT copies the adapter's, are complete. Raises `InputError` for a quantized
-    base.
+    weights named in `replacements`, into which PEFT copies the adapter's, are complete. Raises `InputError` for a
+    quantized base.
     """
     try:
         config = AutoConfig.from_pretrained(base, trust_remote_code=False)
@@ -230,11 +244,29 @@ def _build_empty(base: str, whole: Collection[str]) -> tuple[Any, list[set[str]]
             if parameter is not None:
                 key = id(parameter)  # tied weights stay one
                 if key not in views:
-                    is_complete = parameter.dim() < 2 or not names[key].isdisjoint(whole)
+                    is_complete = parameter.dim() < 2 or not names[key].isdisjoint(replacements)
                     view = torch.zeros(parameter.shape if is_complete else ()).expand(parameter.shape)
                     views[key] = nn.Parameter(view, requires_grad=False)
                 module._parameters[part] = views[key]
     return model, [group for group in names.values() if len(group) > 1]
+
+
+def _model_names(model: Any, files: list[TensorFile]) -> dict[str, str]:
+    """Return the model's name of each weight in the files that transformers loads as it is, perhaps under another name.
+
+    Those that it splits, joins or permutes are left out.
+    """
+    mapping = get_model_conversion_mapping(model)
+    renamings = [transform for transform in mapping if isinstance(transform, WeightRenaming)]
+    converters = [transform for transform in mapping if isinstance(transform, WeightConverter)]
+    state = dict(model.named_parameters(remove_duplicate=False))
+    names = {}
+    for file in files:
+        for stored in file.tensors:
+            name, converted = rename_source_key(stored, renamings, converters, model.base_model_prefix, state)
+            if converted is None:
+                names[stored] = name
+    return names
 
 
 def _weight_files(base: str) -> list[TensorFile]:
