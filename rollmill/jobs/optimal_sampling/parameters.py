@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -10,7 +11,9 @@ from pydantic import ConfigDict, field_validator, model_validator
 from rollmill.config.form import Form
 from rollmill.config.names import ModelPath, NewPath
 from rollmill.config.parameter import Parameters, ShellLine, parameter, redefine
+from rollmill.errors import InputError
 from rollmill.generation.parameters import OutputParameters, PlacementParameters, SamplingOptions, SamplingParameters
+from rollmill.jobs.optimal_sampling.pair_flags import check_flags
 from rollmill.problems.parameters import DatasetColumns, ProblemLimits
 
 CONVENTION = "q* ~ pi_theta^alpha * pi_t^(1-alpha)"
@@ -174,6 +177,10 @@ class OptimalSampling(Form, PlacementParameters, Prompts, Models):
             if self.vllm_args:
                 raise ValueError("--vllm_args is for --backend vllm")
             return self
+        try:
+            check_flags(shlex.split(self.vllm_args))
+        except InputError as error:
+            raise ValueError(str(error)) from error
         if self.device != "auto":
             raise ValueError(
                 f"--device {self.device}: vLLM takes the device that it is built for; choose a GPU by "

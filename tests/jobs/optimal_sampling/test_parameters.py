@@ -71,6 +71,7 @@ def test_equal_models_are_recognised(options, is_policy):
         (("--backend", "abacus"), "--backend: 'abacus' is not one of transformers, vllm"),
         (("--vllm_args", "--seed 1"), "--vllm_args is for --backend vllm"),
         (("--backend", "vllm", "--vllm_args", "'"), "No closing quotation"),
+        (("--backend", "vllm", "--vllm_args", "-tp 2"), "--vllm_args: -tp 2: the pair engine is on one device"),
         (("--backend", "vllm", "--device", "cuda:1"), "--device cuda:1: vLLM takes the device that it is built for"),
         (("--alpha_method", "kl"), "'kl' is not one of kl_symmetry, fixed, entropy"),
         (("--fixed_alpha", "0.3"), "--fixed_alpha 0.3: --alpha_method kl_symmetry finds its own"),
