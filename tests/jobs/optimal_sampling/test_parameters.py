@@ -73,6 +73,12 @@ def test_equal_models_are_recognised(options, is_policy):
         (("--backend", "vllm", "--vllm_args", "'"), "No closing quotation"),
         (("--backend", "vllm", "--vllm_args", "-tp 2"), "--vllm_args: -tp 2: the pair engine is on one device"),
         (("--backend", "vllm", "--device", "cuda:1"), "--device cuda:1: vLLM takes the device that it is built for"),
+        (
+            ("--device", "cpu", "--device_t", "cuda:1"),
+            "--device_t cuda:1: without --model_t there is",
+        ),
+        (("--model_t", "n", "--device_t", "cuda:1"), "--device_t cuda:1: name --device, too, as in --device cuda:0"),
+        (("--backend", "vllm", "--device_t", "cuda:1"), "--device_t cuda:1: vLLM takes the device"),
         (("--alpha_method", "kl"), "'kl' is not one of kl_symmetry, fixed, entropy"),
         (("--fixed_alpha", "0.3"), "--fixed_alpha 0.3: --alpha_method kl_symmetry finds its own"),
         (("--fixed_alpha", "1.3", "--alpha_method", "fixed"), "--fixed_alpha: 1.3 is too large: must be at most 1"),
