@@ -51,7 +51,8 @@ def _untie_adapted(adapted: Any, model: Any) -> None:
     inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
     if outputs is None or not isinstance(inputs, LoraLayer) or isinstance(outputs, LoraLayer):
         return
-    if outputs.weight is inputs.get_base_layer().weight:
+    plain: Any = inputs.base_layer
+    if outputs.weight is plain.weight:
         outputs.weight = torch.nn.Parameter(outputs.weight.detach().clone(), requires_grad=False)
         for config in {id(item): item for item in (model.config, model.config.get_text_config())}.values():
             config.tie_word_embeddings = False

@@ -168,7 +168,7 @@ def read_size(base: str, parameters: TrainLora) -> ModelSize | None:
     try:
         config = AutoConfig.from_pretrained(base, trust_remote_code=False)
         with torch.device("meta"):
-            model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+            model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)  # type: ignore[no-untyped-call]
         return measure_size(model, parameters)
     except (OSError, ValueError, AttributeError, NotImplementedError) as error:
         _log.warning("memory is not estimated: %s", str(error).partition("\n")[0][:200])
@@ -199,7 +199,7 @@ def measure_size(model: Any, parameters: TrainLora) -> ModelSize:
         parameters=count,
         quantizable=quantizable,
         adapter=adapter,
-        adapted_inputs=sum(layer.in_features for layer in adapted),
+        adapted_inputs=sum(layer.in_features or 0 for layer in adapted),
         adapted_layers=len(adapted),
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,

@@ -110,4 +110,4 @@ def write_tensor(target: IO[bytes], tensor: Tensor) -> None:
     import torch
 
     # Through bytes: numpy has no bfloat16.
-    target.write(memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()))
+    target.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)

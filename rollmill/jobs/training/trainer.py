@@ -263,7 +263,7 @@ def load_base(base: str, parameters: TrainLora) -> PreTrainedModel:
     dtype = getattr(torch, weights_dtype(parameters))
     quantized: dict[str, Any] = {}
     if parameters.load_in_4bit:  # as in "QLoRA" (Dettmers et al., 2023)
-        settings = BitsAndBytesConfig(
+        settings = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
