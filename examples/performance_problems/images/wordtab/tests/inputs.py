@@ -39,22 +39,6 @@ def similar(size: int) -> list[bytes]:
     return RANDOM.sample(sorted(keys), len(keys))
 
 
-def fnv_32(key: bytes) -> int:
-    """Return FNV-1a of a key."""
-    value = 2166136261
-    for byte in key:
-        value = (value ^ byte) * 16777619 & 0xFFFFFFFF
-    return value
-
-
-def lower_fnv_64(key: bytes) -> int:
-    """Return the lower half of FNV-1a with 64 bits."""
-    value = 14695981039346656037
-    for byte in key:
-        value = (value ^ byte) * 1099511628211 & 0xFFFFFFFFFFFFFFFF
-    return value & 0xFFFFFFFF
-
-
 def polynomial(pairs: int, factor: int) -> list[bytes]:
     """Return keys of one length with the same hash, where a byte counts `factor` times as much as the next."""
     low = [bytes([97 + RANDOM.randint(0, 9), 40 + factor + RANDOM.randint(0, 9)]) for _ in range(pairs)]
@@ -65,18 +49,36 @@ def polynomial(pairs: int, factor: int) -> list[bytes]:
     return keys
 
 
+def crc_32(before: int, byte: int) -> int:
+    """Return the CRC-32 of a key with one more byte."""
+    return zlib.crc32(bytes([byte]), before)
+
+
+def fnv_32(before: int, byte: int) -> int:
+    """Return the FNV-1a of 32 bits of a key with one more byte."""
+    return (before ^ byte) * 16777619 & 0xFFFFFFFF
+
+
+def lower_fnv_64(before: int, byte: int) -> int:
+    """Return the lower half of the FNV-1a of 64 bits of a key with one more byte."""
+    return (before ^ byte) * 0x1B3 & 0xFFFFFFFF
+
+
 def collisions() -> list[bytes]:
-    """Return keys that differ, and that common hashes of 32 bits do not tell apart."""
+    """Return keys that differ, and that common hashes do not tell apart."""
     keys = polynomial(4, 31) + polynomial(4, 33) + polynomial(3, 65)
-    for function, count in ((zlib.crc32, 200_000), (fnv_32, 110_000), (lower_fnv_64, 110_000)):
+    for step, first in ((crc_32, 0), (fnv_32, 2166136261), (lower_fnv_64, 0x84222325)):
         seen: dict[int, bytes] = {}
-        width = RANDOM.randint(5, 7)
-        many = RANDOM.randbytes(count * width)
-        for i in range(0, len(many), width):
-            key = bytes(97 + byte % 26 for byte in many[i : i + width])
-            other = seen.setdefault(function(key), key)
-            if other != key:
-                keys += [key, other]
+        for _ in range(6000):  # 156,000 keys have about three collisions in 32 bits
+            start = word(4, 6)
+            value = first
+            for byte in start:
+                value = step(value, byte)
+            for byte in LETTERS:
+                key = start + bytes([byte])
+                other = seen.setdefault(step(value, byte), key)
+                if other != key:
+                    keys += [key, other]
     return list(dict.fromkeys(keys))
 
 
