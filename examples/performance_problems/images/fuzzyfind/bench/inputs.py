@@ -49,6 +49,9 @@ def speed_cases(rng):
 def edge_cases(rng, count):
     """Short words and strange letters, most of which are near each other."""
     cases = [{"words": [], "calls": [["suggest", "abc"], ["suggest", "", 0], ["length"], ["suggest", "a", -1]]}]
+    for letters in rng.sample(SMALL_ALPHABETS, 5):
+        calls = [["distance", word(rng, letters, 0, 40), word(rng, letters, 15, 45)] for _ in range(4)]
+        cases.append({"words": [calls[0][1]], "calls": [*calls, ["suggest", calls[1][2], rng.randrange(9, 60)]]})
     while len(cases) < count:
         letters = rng.choice(SMALL_ALPHABETS)
         size, longest = rng.choice(((1, 3), (3, 3), (8, 4), (15, 5), (15, 7), (40, 6)))
