@@ -1,7 +1,7 @@
 """Answers cases of `benchmarks.inputs`: reads one a line, and prints one line for each.
 
 When it has read a case it prints "ready" and waits for "go", so that only the calls are measured: then it makes them,
-prints "done", and the answer, with all results and the spans as they are afterwards. With --time it answers at once, and
+prints "done", and the answer, with all results and the spans as they are then. With --time it answers at once, and
 prints the seconds of all calls to stderr at the end.
 """
 
