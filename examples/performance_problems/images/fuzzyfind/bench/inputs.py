@@ -11,7 +11,8 @@ import string
 from json import dumps
 
 LATIN = string.ascii_lowercase
-SMALL_ALPHABETS = ("ab", "abc", "aAbB", "abcdefgh", "äöüß", "éèe\u0301\u0300", "\U0001f600\U0001f601x", "日本語", "a-_ 1", LATIN)
+SMALL_ALPHABETS = ("ab", "abc", "aAbB", "abcdefgh", "a-_ 1", LATIN)
+SMALL_ALPHABETS += ("äöüß", "éèe\u0301\u0300", "\U0001f600\U0001f601x", "日本語")
 
 
 def main():
@@ -36,7 +37,8 @@ def speed_cases(rng):
         for _ in range(typed):
             calls.append(["suggest", mistyped(rng, rng.choice(words), letters), rng.choice((1, 2, 2, 3, 3, 4))])
         calls.insert(rng.randrange(len(calls)), ["suggest", rng.choice(words)])
-        calls.insert(rng.randrange(len(calls)), ["distance", rng.choice(words) * 2, rng.choice(words) + rng.choice(words)])
+        one, other, third = rng.choices(words, k=3)
+        calls.insert(rng.randrange(len(calls)), ["distance", one * 2, other + third])
         cases.append({"words": words, "calls": calls})
     words = some_words(rng, LATIN[:10], 60, 5, 12)
     changed = mistyped(rng, rng.choice(words), LATIN[:10])
@@ -94,7 +96,8 @@ def some_words(rng, letters, count, least, longest):
     """Words, some of which begin or end like others; a few are there twice."""
     words = [word(rng, letters, least, longest) for _ in range(count)]
     for where in range(0, count - 1, 7):
-        words[where] = rng.choice((words[where + 1], words[where + 1][1:], letters[0] + words[where + 1], words[where + 1][:-1]))
+        other = words[where + 1]
+        words[where] = rng.choice((other, other[1:], letters[0] + other, other[:-1]))
     return words
 
 

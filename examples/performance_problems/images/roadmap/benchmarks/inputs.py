@@ -74,7 +74,8 @@ def hamlet(rng):
         if rng.random() < 0.35:
             asked = steps[-1]
             shorter = ["road", *rng.choice(roads)[:2], 1, rng.random() < 0.4]
-            steps.append(rng.choice((shorter, shorter, a_road(rng, places), ["spoil"], ["place", rng.randrange(9_000, 9_009)])))
+            new_place = ["place", rng.randrange(9_000, 9_009)]
+            steps.append(rng.choice((shorter, shorter, a_road(rng, places), ["spoil"], new_place)))
             steps.append(asked)
     return steps
 

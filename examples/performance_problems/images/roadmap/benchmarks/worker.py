@@ -108,7 +108,8 @@ def plain(value):
         return {"dict": [[plain(key), plain(each)] for key, each in value.items()]}
     name = f"{kind.__module__}.{kind.__qualname__}"
     if isinstance(value, tuple):
-        return {f"{name}{kind._fields}": [plain(each) for each in tuple.__iter__(value)]}
+        fields = ",".join(getattr(kind, "_fields", ()))
+        return {f"{name}({fields})": [plain(each) for each in tuple.__iter__(value)]}
     if isinstance(value, Exception):
         return {"raises": name, "text": str(value)}
     return {"type": name}

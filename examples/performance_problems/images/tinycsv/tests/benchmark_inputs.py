@@ -1,4 +1,4 @@
-"""Prints documents for tests/benchmark_worker.py, several on a line, made from $BENCH_SEED; BENCH_PART=edge for odd ones.
+"""Prints documents for tests/benchmark_worker.py, some on each line, made from $BENCH_SEED; BENCH_PART=edge: odd ones.
 
 A case is a list of calls: ["parse", text], ["table", text], ["change", row] changes a row of what the last call
 returned, ["again"] repeats it.
@@ -41,7 +41,7 @@ def speed_cases(rng):
 
 def edge_cases(rng, count):
     """Short documents of few characters, in all orders; address books of a few rows, some of them damaged."""
-    cases = [[["parse", ""], ["table", ""], ["parse", "\n"], ["table", "\n"], ["parse", "\r"], ["parse", '"'], ["again"]]]
+    cases = [[["parse", ""], ["table", ""], ["parse", "\n"], ["table", "\n"]], [["parse", "\r"], ["parse", '"'], ["again"]]]
     while len(cases) < count:
         case = []
         for _ in range(rng.randrange(3, 9)):
