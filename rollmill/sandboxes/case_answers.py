@@ -8,8 +8,8 @@ The protocol is of lines, on the program's standard input and output:
     program: done       it has called the code under test
     program: the output, one line: all results, encoded
 
-The program gets a case only after the previous output has arrived, so that it cannot know cases in advance. The end of its
-input ends it. What it writes to standard error is kept, and means nothing.
+The program gets a case only after the previous output has arrived, so that it cannot know cases in advance. The end
+of its input ends it. What it writes to standard error is kept, and means nothing.
 """
 
 from __future__ import annotations
