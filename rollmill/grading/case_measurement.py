@@ -37,17 +37,10 @@ class Charge(NamedTuple):
 class CaseMeasurement:
     """Has the start commit and one change answer the same cases, each time in fresh sandboxes, never both at once."""
 
-    def __init__(self, prepared: BuiltProblem, changed: Overlay, inputs: CaseInputs) -> None:
-        """Prepare; nothing runs yet.
-
-        Args:
-            prepared: The start commit, built.
-            changed: The built tree with the change.
-            inputs: Has the cases.
-        """
+    def __init__(self, prepared: BuiltProblem, changed: Overlay) -> None:
         self._prepared = prepared
         self._changed = changed
-        self._inputs = inputs
+        self._inputs = CaseInputs(prepared)
         self._limit_s = prepared.problem.timeout_s
         self.last = Execution(output="", returncode=0)
         """The latest run with the change; its output is what the program wrote to standard error."""
@@ -66,8 +59,8 @@ class CaseMeasurement:
 
         Raises `WrongBenchmarkError` where they differ, `ProblemError`, `SandboxError`.
         """
-        for _ in range(seeds):
-            cases = self._inputs.cases("edge", secrets.randbits(SEED_BITS))
+        fresh = [secrets.randbits(SEED_BITS) for _ in range(seeds)]
+        for cases in self._inputs.generate("edge", fresh):
             self._answer_both(cases, "the outputs of edge cases are wrong", changed_first=False)
             self.edge_cases += len(cases)
 
@@ -76,7 +69,7 @@ class CaseMeasurement:
 
         Raises as `check_edges` does.
         """
-        cases = self._inputs.cases("speed", seed)
+        (cases,) = self._inputs.generate("speed", [seed])
         before, after = self._answer_both(cases, "the benchmark's outputs are wrong", changed_first=changed_first)
         charge = _charge(before, after)
         self.before.append(before)

@@ -15,7 +15,6 @@ from rollmill.errors import RollmillError
 from rollmill.grading import path_policy, reward_schedule
 from rollmill.grading.benchmark_runner import Measurement, WrongBenchmarkError
 from rollmill.grading.case_measurement import CaseMeasurement
-from rollmill.grading.cases import open_inputs
 from rollmill.grading.clean_copy import CleanCopies, NoRepositoryError, Overlay, difference, read_agent_tree
 from rollmill.grading.evaluation import Evaluation, GitPrecheck, SpeedupDetails
 from rollmill.grading.flags import IN_ONE_PROCESS, fewer_lines, measured_flags, patch_flags
@@ -123,14 +122,13 @@ class LocalGrader:
 
     def _measure_by_cases(self, case: _Case, prepared: BuiltProblem, changed: Overlay) -> SpeedupDetails:
         """Compare edge cases, then measure. Raises `_EndedError` if an output is wrong."""
-        with open_inputs(prepared) as inputs:
-            measurement = CaseMeasurement(prepared, changed, inputs)
-            try:
-                measurement.check_edges(self._edge_seeds)
-            except WrongBenchmarkError as error:
-                raise _EndedError("test", str(error)) from error
-            with self._measuring.turn():
-                details = self._compare(case, measurement)
+        measurement = CaseMeasurement(prepared, changed)
+        try:
+            measurement.check_edges(self._edge_seeds)
+        except WrongBenchmarkError as error:
+            raise _EndedError("test", str(error)) from error
+        with self._measuring.turn():
+            details = self._compare(case, measurement)
         case.flags += measured_flags(measurement.before, measurement.after, measurement.charges)
         case.facts["metadata"] = {"edge_cases": measurement.edge_cases, "charged_s": measurement.charged_s}
         return details

@@ -29,24 +29,23 @@ def ask_cases(process: PipedProcess, cases: Sequence[str], most_bytes: int) -> C
 
     Call `ended` on the result when the process has ended.
     """
-    outputs: list[str] = []
+    outputs: list[bytes] = []
     times: list[CaseTime] = []
-    fault, left, last = None, most_bytes, process.began
+    fault, left = None, most_bytes
     try:
-        for number, case in enumerate(cases):
+        for case in cases:
             if process.unread():
                 raise EndedTalkError("it wrote more than the output")
-            sent = time.monotonic() if number else process.began
-            output, spent = _ask(process, case, sent, left)
+            output, spent = _ask(process, case, left, first=not outputs)
             left -= len(output)
-            outputs.append(_decode(output))
+            outputs.append(output)
             times.append(spent)
-            last = sent + spent.decode_s + spent.answer_s + spent.encode_s
     except EndedTalkError as error:
         fault = str(error)
-    return CaseAnswers(
-        outputs=outputs, times=times, fault=fault, cpu_s=process.cpu_s(), seconds=max(last - process.began, 0.0)
-    )
+    cpu_s = process.cpu_s()
+    # Decoded last: the program could work on while it waits for the next case.
+    texts, undecodable = _decode(outputs)
+    return CaseAnswers(outputs=texts, times=times[: len(texts)], fault=undecodable or fault, cpu_s=cpu_s)
 
 
 def ended(answers: CaseAnswers, process: PipedProcess) -> CaseAnswers:
@@ -60,15 +59,16 @@ def ended(answers: CaseAnswers, process: PipedProcess) -> CaseAnswers:
     )
 
 
-def _ask(process: PipedProcess, case: str, sent: float, most_bytes: int) -> tuple[bytes, CaseTime]:
+def _ask(process: PipedProcess, case: str, most_bytes: int, *, first: bool) -> tuple[bytes, CaseTime]:
     """Return the output of one case, and its times.
 
     Args:
         process: The program.
         case: One line.
-        sent: When the case's time began.
         most_bytes: Maximum length of the output.
+        first: Whether its time begins with that of the program.
     """
+    sent = time.monotonic()
     process.send(case.encode() + b"\n")
     _expect(process, b"ready")
     ready = time.monotonic()
@@ -78,7 +78,8 @@ def _ask(process: PipedProcess, case: str, sent: float, most_bytes: int) -> tupl
     _expect(process, b"done")
     done = time.monotonic()
     output = process.read_line(most_bytes)
-    return output, CaseTime(decode_s=ready - sent, answer_s=done - ready, encode_s=time.monotonic() - done)
+    decode_s = ready - (process.began if first else sent)
+    return output, CaseTime(decode_s=decode_s, answer_s=done - ready, encode_s=time.monotonic() - done)
 
 
 def _expect(process: PipedProcess, word: bytes) -> None:
@@ -87,8 +88,12 @@ def _expect(process: PipedProcess, word: bytes) -> None:
         raise EndedTalkError(f"it wrote {line[:_SHOWN].decode(errors='replace')!r} where `{word.decode()}` belongs")
 
 
-def _decode(output: bytes) -> str:
-    try:
-        return output.decode()
-    except UnicodeDecodeError as error:
-        raise EndedTalkError(f"its output is not UTF-8: {error.reason} at byte {error.start}") from None
+def _decode(outputs: Sequence[bytes]) -> tuple[list[str], str | None]:
+    """Return the texts of all outputs before the first that is not UTF-8, and what is wrong with that."""
+    texts: list[str] = []
+    for output in outputs:
+        try:
+            texts.append(output.decode())
+        except UnicodeDecodeError as error:
+            return texts, f"its output is not UTF-8: {error.reason} at byte {error.start}"
+    return texts, None

@@ -99,8 +99,11 @@ class CaseAnswers(BaseModel):
     """Its return code where it ended too early, 124 beyond its time limit, 137 where a limit ended it; 0 otherwise."""
     cpu_s: float | None = None
     """CPU seconds of all its processes; None where the sandbox does not know them."""
-    seconds: float = 0.0
-    """Wall time from its start to the last output."""
+
+    @property
+    def seconds(self) -> float:
+        """The wall time from the program's start to the last output."""
+        return sum(time.decode_s + time.answer_s + time.encode_s for time in self.times)
 
 
 class Sandbox(Protocol):
