@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from rollmill.grading.benchmark_runner import GRACE_S, LEAST_S, MUCH_SLOWER, WrongBenchmarkError
-from rollmill.grading.cases import MOST_BYTES, CaseInputs
+from rollmill.grading.cases import OUTPUT_BYTES, CaseInputs
 from rollmill.grading.clean_copy import COMMAND_ENVIRONMENT, Overlay, ProblemError
 from rollmill.grading.prepared import BuiltProblem
 from rollmill.grading.speedup import SEED_BITS
@@ -102,7 +102,7 @@ class CaseMeasurement:
                 problem.worker_command,
                 cases,
                 timeout_s=self._limit_s if changed else problem.timeout_s,
-                most_bytes=MOST_BYTES,
+                most_bytes=OUTPUT_BYTES,
                 env=COMMAND_ENVIRONMENT,
             )
 

@@ -13,6 +13,8 @@ from rollmill.sandboxes.sandbox import Sandbox, SandboxError
 
 MOST_BYTES = 64 << 20
 """Of all cases of one seed and part."""
+OUTPUT_BYTES = 10 << 20
+"""Of all outputs of one run."""
 
 Part = Literal["edge", "speed"]
 

@@ -13,7 +13,8 @@ IN_ONE_PROCESS = (
     "inputs_command and worker_command"
 )
 
-_CHARGED_S, _CHARGED = 0.002, 0.05
+_CHARGED_S, _CHARGED = 0.01, 0.02
+"""A run's mean charge has a flag above these seconds and this share of the start commit's time; below is noise."""
 _MORE_CORES = 0.25
 _LEAST_MEASURED_S = 0.3
 """CPU times have a resolution of 10 ms: less is not compared."""
@@ -89,7 +90,7 @@ def fewer_lines(lines: int, at_start: int) -> list[str]:
 def measured_flags(before: Sequence[CaseAnswers], after: Sequence[CaseAnswers], charges: Sequence[Charge]) -> list[str]:
     """Return flags for work outside of the measured calls, and for work on more cores than at the start commit."""
     flags = []
-    whole_s = sum(_answer_s(run) for run in after) + sum(charge.total_s for charge in charges)
+    whole_s = sum(_answer_s(run) for run in before)
     for field, what in (
         ("start_s", "starting up and importing"),
         ("decode_s", "before the calls"),
