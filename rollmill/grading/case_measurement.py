@@ -34,6 +34,26 @@ class Charge(NamedTuple):
         return self.start_s + self.decode_s + self.encode_s
 
 
+def answer_cases(prepared: BuiltProblem, overlay: Overlay, cases: Sequence[str], limit_s: float) -> CaseAnswers:
+    """Have a built tree's program answer cases, in a fresh sandbox. Raises `SandboxError`.
+
+    Args:
+        prepared: The start commit, built.
+        overlay: The built tree.
+        cases: One line each.
+        limit_s: Time limit of the program, in seconds.
+    """
+    with prepared.copies.fresh() as sandbox:
+        prepared.copies.restore(sandbox, prepared.folder, overlay)
+        return sandbox.answer_cases(
+            prepared.problem.worker_command,
+            cases,
+            timeout_s=limit_s,
+            most_bytes=OUTPUT_BYTES,
+            env=COMMAND_ENVIRONMENT,
+        )
+
+
 class CaseMeasurement:
     """Has the start commit and one change answer the same cases, each time in fresh sandboxes, never both at once."""
 
@@ -87,7 +107,7 @@ class CaseMeasurement:
         before, after = runs[False], runs[True]
         self.last = Execution(output=after.errors, returncode=after.returncode)
         self._require_start(before)
-        why = _first_difference(cases, before, after)
+        why = first_difference(cases, before, after)
         if why:
             # Only a program that reproduces its outputs can prove a change wrong.
             self._require_start_again(cases, before)
@@ -95,16 +115,10 @@ class CaseMeasurement:
         return before, after
 
     def _answer(self, changed: bool, cases: Sequence[str]) -> CaseAnswers:
-        problem, copies = self._prepared.problem, self._prepared.copies
-        with copies.fresh() as sandbox:
-            copies.restore(sandbox, self._prepared.folder, self._changed if changed else self._prepared.overlay)
-            return sandbox.answer_cases(
-                problem.worker_command,
-                cases,
-                timeout_s=self._limit_s if changed else problem.timeout_s,
-                most_bytes=OUTPUT_BYTES,
-                env=COMMAND_ENVIRONMENT,
-            )
+        overlay, limit_s = self._prepared.overlay, self._prepared.problem.timeout_s
+        if changed:
+            overlay, limit_s = self._changed, self._limit_s
+        return answer_cases(self._prepared, overlay, cases, limit_s)
 
     def _require_start(self, before: CaseAnswers) -> None:
         if before.fault:
@@ -117,7 +131,7 @@ class CaseMeasurement:
     def _require_start_again(self, cases: list[str], before: CaseAnswers) -> None:
         again = self._answer(False, cases)
         self._require_start(again)
-        why = _first_difference(cases, before, again)
+        why = first_difference(cases, before, again)
         if why:
             name = self._prepared.problem.instance_id
             raise ProblemError(f"worker_command of {name} gave two outputs for one case at the start commit: {why}")
@@ -136,7 +150,7 @@ def _charge(before: CaseAnswers, after: CaseAnswers) -> Charge:
     )
 
 
-def _first_difference(cases: Sequence[str], before: CaseAnswers, after: CaseAnswers) -> str | None:
+def first_difference(cases: Sequence[str], before: CaseAnswers, after: CaseAnswers) -> str | None:
     """Describe the first case whose outputs differ, or whose output is missing; None if all are equal."""
     for number, (case, expected) in enumerate(zip(cases, before.outputs, strict=True), start=1):
         name = f"case {number} of {len(cases)}, {_cut(case)}"
@@ -147,7 +161,8 @@ def _first_difference(cases: Sequence[str], before: CaseAnswers, after: CaseAnsw
         if actual != expected:
             same = _common_length(expected, actual)
             begin = max(same - _AROUND, 0)
-            return f"{name}: from character {begin + 1} on it is {_cut(actual[begin:])}, not {_cut(expected[begin:])}"
+            found, wanted = (_cut(text[begin:]) for text in (actual, expected))
+            return f"{name}: at character {same + 1} of the output: {found}, not {wanted}"
     return None
 
 
