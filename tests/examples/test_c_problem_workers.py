@@ -1,4 +1,4 @@
-"""The cases of the C problems tell wrong code from right code, without the grader: only what is said about answers."""
+"""The cases of the C problems show mistakes: answers are compared here without the grader and its sandboxes."""
 
 from __future__ import annotations
 
