@@ -1,8 +1,9 @@
 """Prints cases for benchmarks.worker, one a line, made from $BENCH_SEED: large logs, or with BENCH_PART=edge odd ones.
 
-A case has logs by name, every byte of which is a character of the text (Latin-1), and calls: ["summarize", name, type of
-the path], ["render"] of the last report, ["line", text] for `read_line`. In between logs change: ["append", name, more],
-["overwrite", name, log] in place with its old time stamp, ["replace", name, log]; and ["spoil"] changes the last report.
+A case has logs by name, every byte of which is a character of the text (Latin-1), and calls: ["summarize", name, type
+of the path], ["render"] of the last report, ["line", text] for `read_line`. In between logs change by ["append", name,
+more], ["overwrite", name, log] in place with the old time stamp, and ["replace", name, log]; ["spoil"] changes the last
+report.
 """
 
 import os
@@ -10,8 +11,10 @@ import random
 from json import dumps
 
 METHODS = ("GET", "GET", "POST", "HEAD")
-ODD_NUMBERS = ("-", "-1", "+1", "1.0", "1_0", "0x1", "²", "", "٣", "００7", "00012", "0", "12345678901234567890123", "ok", "1,0")
-ODD_PATHS = ("?", "?a=1", "/a?", "/a?b?c", "/A", "/a", "/a#b", "/é", "/日本", "/\U0001f600", "/\ufffd", "/%20", "-", "/a\x00b")
+ODD_NUMBERS = ("-", "-1", "+1", "1.0", "1_0", "0x1", "²", "", "٣", "００7", "00012", "0", "ok", "1,0")
+ODD_NUMBERS += ("12345678901234567890123",)
+ODD_PATHS = ("?", "?a=1", "/a?", "/a?b?c", "/A", "/a", "/a#b", "/é", "/日本", "/\U0001f600", "/\ufffd")
+ODD_PATHS += ("/%20", "-", "/a\x00b")
 SPACES = (" ", " ", " ", "  ", "\t", "\x0b", "\x0c", "\x1c", "\x85", "\xa0", "\u2003", "\u2028")
 LINE_ENDS = (b"\n", b"\n", b"\n", b"\r\n", b"\r", b"\n\n", b"\n \t\n", b"\r\r\n")
 ODD_BYTES = (b"\xff", b"\xc3", b"\xe2\x82", b"\xef\xbb\xbf", b"\x00", b"\xed\xa0\x80", b"\xc0\x80")
@@ -31,11 +34,12 @@ def speed_cases(rng):
         log = day(rng, requests, endpoints)
         cases.append(case({"access.log": log}, ["summarize", "access.log", "str"], ["render"]))
     log, more = day(rng, 500, 22), day(rng, 40, 6)
-    calls = [["summarize", "access.log", "str"], ["append", "access.log", text(more)], ["summarize", "access.log", "str"]]
+    asked = ["summarize", "access.log", "str"]
+    calls = [asked, ["append", "access.log", text(more)], asked]
     other = bytearray(log)
     place = other.index(b" 200 ")
     other[place : place + 5] = b" 404 "
-    calls += [["overwrite", "access.log", text(other)], ["summarize", "access.log", "str"], ["render"]]
+    calls += [["overwrite", "access.log", text(other)], asked, ["render"]]
     cases.append(case({"access.log": log}, *calls))
     rng.shuffle(cases)
     return cases
@@ -45,7 +49,7 @@ def edge_cases(rng, count):
     """Short logs with malformed lines, ties, strange spaces, line ends and bytes, which change between calls."""
     cases = [
         case({"access.log": b""}, ["summarize", "access.log", "str"], ["render"], ["summarize", "missing.log", "str"]),
-        case({"access.log": b" \n\t\n"}, ["summarize", "access.log", "Path"], ["render"], ["line", ""], ["line", " \n"]),
+        case({"access.log": b" \n\t\n"}, ["summarize", "access.log", "Path"], ["render"], ["line", " "]),
     ]
     while len(cases) < count:
         logs = {name: some_log(rng) for name in rng.choice((("access.log",), ("access.log", "other.log")))}
