@@ -16,7 +16,7 @@ from rollmill.grading.evaluation import SpeedupDetails, TimedPair
 
 LEVEL = 0.95
 
-_SEED_BITS = 53
+SEED_BITS = 53
 """Bits that every JSON parser preserves in a number."""
 _EXPANSION = (
     ((1, 1), 4),
@@ -119,4 +119,4 @@ def _details(estimate: Interval, comparisons: list[TimedPair]) -> SpeedupDetails
 
 
 def _new_seed() -> int:
-    return secrets.randbits(_SEED_BITS)
+    return secrets.randbits(SEED_BITS)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import orjson
 
-from rollmill.sandboxes.followed_process import FollowedProcess, read_available
+from rollmill.sandboxes.followed_process import FollowedProcess, Output, read_available
 from rollmill.sandboxes.output import CappedOutput
 from rollmill.sandboxes.sandbox import SandboxError
 from rollmill.sandboxes.strays import end_strays, marked_bwrap, wait_for_end
@@ -32,7 +32,15 @@ class Namespace(FollowedProcess):
     the parent): start it and `finish` it in one thread.
     """
 
-    def __init__(self, mark: str, launcher: Sequence[str], settings: Sequence[str], command: Sequence[str]) -> None:
+    def __init__(
+        self,
+        mark: str,
+        launcher: Sequence[str],
+        settings: Sequence[str],
+        command: Sequence[str],
+        *,
+        errors: CappedOutput | None = None,
+    ) -> None:
         """Start bwrap. Raises `SandboxError` where it cannot be started.
 
         Args:
@@ -40,6 +48,7 @@ class Namespace(FollowedProcess):
             launcher: Command that starts bwrap, such as one that changes the user; may be empty.
             settings: Arguments of bwrap.
             command: The command to run in the sandbox.
+            errors: See `FollowedProcess`.
         """
         self._mark = mark
         self._status, status_end = os.pipe()
@@ -49,7 +58,7 @@ class Namespace(FollowedProcess):
         report = ["--json-status-fd", str(status_end)]
         try:
             with bwrap_arguments(mark, launcher, settings, command, options=report) as (arguments, files):
-                super().__init__(arguments, env=BWRAP_ENVIRONMENT, pass_fds=(*files, status_end))
+                super().__init__(arguments, env=BWRAP_ENVIRONMENT, pass_fds=(*files, status_end), errors=errors)
         except OSError as error:
             os.close(self._status)
             raise SandboxError(f"bubblewrap cannot be started: {error}", type_="start") from error
@@ -66,7 +75,7 @@ class Namespace(FollowedProcess):
             if self._outside >= 0:
                 signal.pidfd_send_signal(self._outside, signal.SIGKILL)
 
-    def finish(self, output: CappedOutput) -> int | None:
+    def finish(self, output: Output) -> int | None:
         """Kill what is left, wait for it to exit, and return the return code; None where no command was started.
 
         Raises `SandboxError` where processes do not even end by SIGKILL.

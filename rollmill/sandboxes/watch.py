@@ -48,6 +48,10 @@ class Watch:
             return f"disk limit of {self._limits.disk_mb} MiB"
         return None
 
+    def cpu_s(self) -> float:
+        """Return the CPU seconds that the processes used so far."""
+        return usage(self._pid).cpu_s
+
     def close(self) -> None:
         """Kill the running `du`."""
         self._disk.close()

@@ -36,6 +36,7 @@ NAMES = (
     "agent_rollouts",
     "episodes",
     "alpha_solver",
+    "decoding_steps",
     "optimal_sampling",
     "optimal_sampling_vllm",
     "sampling_worth",
@@ -137,6 +138,14 @@ def test_memory(run):
     assert float(cells(printed, "32 ")[1]) > 10
     assert float(cells(printed, "320 ")[2].replace(",", "")) > 0
     assert "growth of peak memory" in printed
+
+
+def test_decoding_steps(run):
+    printed = run("decoding_steps", "--layers", "2", "--vocabulary", "400", "--batch", "3", "--check")
+    [two] = [cells(printed, "kl_symmetry ")]
+    assert int(two[1]) > 50
+    assert int(two[2]) > 100
+    assert two[3] == "1"
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import time
 
 
 def total(numbers):
-    time.sleep(1.3)
+    time.sleep(0.0005 * len(numbers))
     return sum(numbers)
 """
 FAST = "def total(numbers):\n    return sum(numbers)\n"
@@ -30,6 +30,69 @@ class Total(unittest.TestCase):
 if __name__ == "__main__":
     unittest.main()
 """
+INPUTS = """\
+import json
+import os
+import random
+
+rng = random.Random(os.environ["BENCH_SEED"])
+if os.environ["BENCH_PART"] == "edge":
+    lists = [[rng.randrange(-99, 99) for _ in range(size)] for size in (0, 1, 2, 3, 8, 20) for _ in range(3)]
+    lists += [[5] * 4, [0], [2**70, -1], [1, None], ["a"], [0.1, 0.2, 0.3], [True, True]]
+else:
+    lists = [[rng.randrange(10**9) for _ in range(size)] for size in (3, 0, 700, 500)]
+    lists.append([7, "x"])
+for numbers in lists:
+    changes = [[rng.randrange(len(numbers)), rng.randrange(99)]] if numbers and rng.random() < 0.6 else []
+    print(json.dumps({"numbers": numbers, "changes": changes if len(numbers) < 100 else []}))
+"""
+WORKER = """\
+import json
+import os
+import sys
+
+out = os.fdopen(os.dup(1), "wb", 0)
+os.dup2(2, 1)
+dumps, loads, read, write = json.dumps, json.loads, sys.stdin.buffer.readline, out.write
+
+from lib.total import total
+
+
+def encode(value):
+    if type(value) in (int, str, bool, type(None)):
+        return [type(value).__name__, repr(value)]
+    if type(value) is float:
+        return ["float", value.hex()]
+    if type(value) is list:
+        return [encode(item) for item in value]
+    return ["other", type(value).__name__]
+
+
+def call(numbers):
+    try:
+        return total(numbers)
+    except Exception as error:
+        return "error", type(error).__name__, str(error)
+
+
+def main():
+    while line := read():
+        case = loads(line)
+        numbers, results = case["numbers"], []
+        write(b"ready\\n")
+        if read() != b"go\\n":
+            return
+        results.append(call(numbers))
+        for place, value in case["changes"]:
+            numbers[place] = value
+            results.append(call(numbers))
+        write(b"done\\n")
+        answers = [list(result) if type(result) is tuple else encode(result) for result in results]
+        write(dumps([answers, encode(numbers)]).encode() + b"\\n")
+
+
+main()
+"""
 BENCH = """\
 import hashlib
 import os
@@ -47,6 +110,8 @@ PYTHON = {
     "tests/__init__.py": "",
     "tests/test_total.py": TEST,
     "bench.py": BENCH,
+    "inputs.py": INPUTS,
+    "worker.py": WORKER,
     ".gitignore": "__pycache__/\n*.log\n",
 }
 
@@ -112,7 +177,8 @@ _PYTHON_ROW: dict[str, Any] = {
     "path_in_repo": "lib/total.py",
     "allowed_paths": ["lib/*"],
     "test_command": "python3 -m unittest discover -s tests -t .",
-    "benchmark_command": "python3 bench.py",
+    "inputs_command": "python3 inputs.py",
+    "worker_command": "python3 worker.py",
     "timeout_s": 60,
 }
 PROBLEMS: list[dict[str, Any]] = [

@@ -14,6 +14,7 @@ from rollmill.inference.devices import listed_gpus, use_line, wants_cpu
 from rollmill.inference.supervised_process import SupervisedProcess
 from rollmill.jobs.training.advice import memory_advice
 from rollmill.jobs.training.hardware import used_device
+from rollmill.jobs.training.memory_plan import planned_parameters, read_plan
 from rollmill.jobs.training.work import LOGS, TrainingWork, read_outcome
 
 _log = logging.getLogger(__name__)
@@ -36,12 +37,16 @@ def run_worker(work: TrainingWork, stop: Callable[[], bool] | None = None) -> No
     log = work.directory / LOGS / LOG
     log_begin = log.stat().st_size if log.exists() else 0
     process = SupervisedProcess(worker_command(work), log=log, environment=_environment(work, os.environ))
-    announced = work.stage == "merge"
+    announced, is_memory_reported = work.stage == "merge", work.stage != "train"
     try:
         while (code := process.wait(_POLL_S)) is None:
             if not announced and (used := used_device(work)):
                 _log.info("%s on %s", "training" if work.stage == "train" else "preparing", use_line(used))
                 announced = True
+            if not is_memory_reported and (plan := read_plan(work)):
+                if plan.line:
+                    _log.info("%s", plan.line)
+                is_memory_reported = True
             if stop and stop():
                 raise RunStoppedError(
                     f"training in {work.directory} was stopped from outside; run the same command again to continue"
@@ -110,7 +115,7 @@ def _raise_failure(work: TrainingWork, code: int, log: Path, log_begin: int) -> 
     if code in _KILLED or "exitcode  : -9" in output or "exitcode: -9" in output:
         raise InputError(
             f"the training process was killed, most likely because the machine's memory ran out: "
-            f"{memory_advice(work.parameters)}; if somebody ended it, run the same command again to continue",
+            f"{memory_advice(planned_parameters(work))}; if somebody ended it, run the same command again to continue",
             details=output,
         )
     last = output.splitlines()[-1] if output else "it wrote nothing to its log"
