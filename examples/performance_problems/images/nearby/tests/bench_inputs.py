@@ -1,6 +1,6 @@
 """Prints cases for bench_worker.py, one a line: places, and questions about them. $BENCH_SEED decides what they are.
 
-Questions are ["nearest", x, y, count] or without the count, ["within", x, y, radius] and ["length"]. In between the list
+Questions are ["nearest", x, y, count], also without count, ["within", x, y, radius] and ["length"]. In between the list
 of places changes by ["change", number, x, y, name] and ["append", x, y, name], ["renew"] makes another index of it, and
 ["spoil"] changes the answer given last. With BENCH_PART=edge there are few places and many ties.
 """
@@ -30,7 +30,8 @@ def speed_cases(rng):
     places = county(rng, 700, 4000)
     changed = rng.randrange(len(places))
     x, y, _ = places[rng.randrange(len(places))]
-    calls = [["nearest", x, y, 4], ["change", changed, x, y, "new"], ["nearest", x, y, 4], ["renew"], ["nearest", x, y, 4]]
+    asked = ["nearest", x, y, 4]
+    calls = [asked, ["change", changed, x, y, "new"], asked, ["renew"], asked]
     cases.append({"places": places, "calls": calls + [question(rng, places, 500) for _ in range(90)]})
     rng.shuffle(cases)
     return cases
