@@ -69,8 +69,8 @@ class CaseMeasurement:
     def charge(self) -> Charge:
         """Return the mean charge of the runs so far."""
         pairs = list(zip(self.before, self.after, strict=True))
-        decode_s = fmean(_excess(before, after, _decode_s) for before, after in pairs)
-        return Charge(self.start_charge_s(), decode_s, fmean(_excess(*pair, _encode_s) for pair in pairs))
+        decoding_s, encoding_s = (fmean(_excess(*pair, part) for pair in pairs) for part in (decode_s, encode_s))
+        return Charge(self.start_charge_s(), decoding_s, encoding_s)
 
     def start_charge_s(self) -> float:
         """Return the seconds that the start of the program takes longer with the change, beyond noise.
@@ -101,11 +101,11 @@ class CaseMeasurement:
         """
         (cases,) = self._inputs.generate("speed", [seed])
         before, after = self._answer_both(cases, "the benchmark's outputs are wrong", changed_first=changed_first)
-        self.before.append(before)
-        self.after.append(after)
+        self.before.append(before.model_copy(update={"outputs": []}))
+        self.after.append(after.model_copy(update={"outputs": []}))
         # A change that is ten times slower has lost: its next run need not use the problem's whole time limit.
         self._limit_s = min(self._prepared.problem.timeout_s, MUCH_SLOWER * before.seconds + GRACE_S)
-        charged_s = _excess(before, after, _decode_s) + _excess(before, after, _encode_s)
+        charged_s = _excess(before, after, decode_s) + _excess(before, after, encode_s)
         return max(before.answer_s, _LEAST_S), max(after.answer_s + charged_s, _LEAST_S)
 
     def _answer_both(self, cases: list[str], wrong: str, *, changed_first: bool) -> tuple[CaseAnswers, CaseAnswers]:
@@ -148,12 +148,13 @@ def _excess(before: CaseAnswers, after: CaseAnswers, part: Callable[[CaseAnswers
     return max(part(after) - part(before), 0.0)
 
 
-def _decode_s(run: CaseAnswers) -> float:
+def decode_s(run: CaseAnswers) -> float:
     """Return the seconds for decoding; the first case is decoded while the program starts."""
     return sum(time.decode_s for time in run.times[1:])
 
 
-def _encode_s(run: CaseAnswers) -> float:
+def encode_s(run: CaseAnswers) -> float:
+    """Return the seconds for encoding."""
     return sum(time.encode_s for time in run.times)
 
 
