@@ -1,4 +1,4 @@
-"""The cases of the C problems tell wrong code from right code, without the grader: only what is said about answers."""
+"""The cases of the C problems show mistakes: answers are compared here without the grader and its sandboxes."""
 
 from __future__ import annotations
 
@@ -133,6 +133,7 @@ MISTAKES = [
             "static size_t djb2(const char *key, size_t length)\n"
             "{\n    size_t hash = 5381;\n    while (length-- > 0)\n        hash = hash * 33 + (unsigned char)*key++;\n"
             "    return hash;\n}"),
+    Mistake(WORDTAB, "compares hashes of 64 bits only", "src/table.c", "memcmp(e->key, key, length) == 0;", "1;"),
     Mistake(WORDTAB, "counts in an int", "src/table.c", "    long count;\n    char key[];",
             "    int count;\n    char key[];"),
     Mistake(WORDTAB, "forgets keys that are down to 0", "src/table.c", "return (*place)->count += amount;",

@@ -64,9 +64,27 @@ def lower_fnv_64(before: int, byte: int) -> int:
     return (before ^ byte) * 0x1B3 & 0xFFFFFFFF
 
 
+FNV_64 = [
+    (b"7mohtcOFVz", b"c1E51sSEyx"),
+    (b"6a5x-VbtXk", b"f_2k7GG-4v"),
+    (b"8yn0iYCKYHlIj4-BwPqk", b"GReLUrM4wMqfg9yzV3KQ"),
+    (b"gMPflVXtwGDXbIhP73TX", b"LtHf1prlU1bCeYZEdqWf"),
+]
+"""Keys with the same FNV-1a of 64 bits."""
+
+
+def thue_morse() -> list[bytes]:
+    """Return two long keys with the same hash modulo 2^64, whatever odd factor a byte has over the next."""
+    one, other = RANDOM.sample(LETTERS, 2)
+    bits = [number.bit_count() % 2 for number in range(2048)]
+    return [bytes(other if bit else one for bit in bits), bytes(one if bit else other for bit in bits)]
+
+
 def collisions() -> list[bytes]:
     """Return keys that differ, and that common hashes do not tell apart."""
-    keys = polynomial(4, 31) + polynomial(4, 33) + polynomial(3, 65)
+    keys = [key for factor in (31, 33, 37, 65, 131) for key in polynomial(3, factor)] + thue_morse()
+    end = word(0, 5)
+    keys += [key + end for pair in FNV_64 for key in pair]
     for step, first in ((crc_32, 0), (fnv_32, 2166136261), (lower_fnv_64, 0x84222325)):
         seen: dict[int, bytes] = {}
         for _ in range(6000):  # 156,000 keys have about three collisions in 32 bits
