@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,32 +11,20 @@ from typing import NamedTuple
 
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "examples/performance_problems"
-ROWS = {
-    row["instance_id"]: row
-    for row in json.loads((FOLDER / "dataset.json").read_bytes())
-    if row["path_in_repo"].endswith(".c")
-}
+from tests.examples.problem_cases import FOLDER, ROWS, copy_image, print_cases, replace_text
+
+C = [instance_id for instance_id, row in ROWS.items() if row["path_in_repo"].endswith(".c")]
 
 pytestmark = pytest.mark.skipif(not (shutil.which("gcc") and shutil.which("make")), reason="needs gcc and make")
 
 
-def inputs(instance_id: str, part: str, seed: str) -> str:
-    """Return the cases of a seed."""
-    row = ROWS[instance_id]
-    environment = {"PATH": os.environ["PATH"], "BENCH_SEED": seed, "BENCH_PART": part}
-    command = row["inputs_command"]
-    folder = FOLDER / "images" / row["image_name"]
-    return subprocess.run(
-        command, shell=True, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True
-    ).stdout
+def worker(instance_id: str, folder: Path, solution: str = "") -> Path:
+    """Build the worker of a problem in a copy of the image, with one of the solutions if it is named."""
+    return build(copy_image(instance_id, folder, solution))
 
 
-def worker(instance_id: str, folder: Path, change: Callable[[Path], None] | None = None) -> Path:
-    """Build the worker of a problem in a copy of the image, after a change of the code."""
-    shutil.copytree(FOLDER / "images" / ROWS[instance_id]["image_name"], folder)
-    if change:
-        change(folder)
+def build(folder: Path) -> Path:
+    """Build the worker of a problem's files."""
     subprocess.run(["make", "-s", "build/worker"], cwd=folder, check=True)
     return folder / "build/worker"
 
@@ -51,16 +37,6 @@ def answers(program: Path, cases: str) -> list[str]:
     return process.stdout.splitlines()
 
 
-def patch(instance_id: str, kind: str) -> Callable[[Path], None]:
-    """Return the change that a solution makes."""
-    file = FOLDER / "solutions" / instance_id / f"{kind}.patch"
-
-    def apply(folder: Path) -> None:
-        subprocess.run(["git", "apply", file], cwd=folder, check=True, env={**os.environ, "GIT_DIR": "/dev/null"})
-
-    return apply
-
-
 class Mistake(NamedTuple):
     """Code that is fast, and nearly right: the good patch with something replaced, or added behind a line."""
 
@@ -70,13 +46,11 @@ class Mistake(NamedTuple):
     old: str
     new: str
 
-    def apply(self, folder: Path) -> None:
-        """Make the change."""
-        patch(self.instance_id, "good")(folder)
-        path = folder / self.file
-        text = path.read_text()
-        assert self.old in text
-        path.write_text(text.replace(self.old, self.new))
+    def copy(self, folder: Path) -> Path:
+        """Copy the image with the good patch and the mistake."""
+        copy_image(self.instance_id, folder, "good")
+        replace_text(folder / self.file, self.old, self.new)
+        return folder
 
 
 MATKIT, TEXTNORM, ARMOR = "matkit__multiply", "textnorm__passes", "armor__codec"
@@ -143,7 +117,7 @@ MISTAKES = [
 
 @cache
 def edge_cases(instance_id: str) -> str:
-    return inputs(instance_id, "edge", "7")
+    return print_cases(instance_id, "edge", "7")
 
 
 @pytest.fixture(scope="module")
@@ -160,12 +134,12 @@ def present(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
 
 
 @pytest.mark.slow  # makes large inputs three times
-@pytest.mark.parametrize("instance_id", ROWS)
+@pytest.mark.parametrize("instance_id", C)
 @pytest.mark.parametrize("part", ["edge", "speed"])
 def test_inputs_follow_from_the_seed(instance_id: str, part: str) -> None:
-    first = inputs(instance_id, part, "one")
-    assert inputs(instance_id, part, "one") == first
-    assert not set(inputs(instance_id, part, "two").splitlines()[-6:]) & set(first.splitlines())
+    first = print_cases(instance_id, part, "one")
+    assert print_cases(instance_id, part, "one") == first
+    assert not set(print_cases(instance_id, part, "two").splitlines()[-6:]) & set(first.splitlines())
     assert first.isascii()
 
 
@@ -175,11 +149,11 @@ def test_all_images_have_the_same_protocol() -> None:
 
 
 @pytest.mark.slow  # builds a program
-@pytest.mark.parametrize("instance_id", ROWS)
+@pytest.mark.parametrize("instance_id", C)
 def test_the_good_patch_answers_like_the_present_code(
     instance_id: str, present: Callable[[str], list[str]], tmp_path: Path
 ) -> None:
-    program = worker(instance_id, tmp_path / "tree", patch(instance_id, "good"))
+    program = worker(instance_id, tmp_path / "tree", "good")
     assert answers(program, edge_cases(instance_id)) == present(instance_id)
     assert len(present(instance_id)) == len(edge_cases(instance_id).splitlines()) > 150
 
@@ -187,7 +161,7 @@ def test_the_good_patch_answers_like_the_present_code(
 @pytest.mark.slow  # builds a program
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: f"{mistake.instance_id}-{mistake.what}")
 def test_edge_cases_show_mistakes(mistake: Mistake, present: Callable[[str], list[str]], tmp_path: Path) -> None:
-    program = worker(mistake.instance_id, tmp_path / "tree", mistake.apply)
+    program = build(mistake.copy(tmp_path / "tree"))
     assert answers(program, edge_cases(mistake.instance_id)) != present(mistake.instance_id)
 
 

@@ -42,7 +42,8 @@ def main():
         seconds += perf_counter() - begin
         if not timed:
             send("done")
-        send(dumps(plain([*results, *(list(network.roads_from(place)) for place in network.places())])))
+        roads = [(place, *network.roads_from(place)) for place in network.places()]
+        send(dumps([plain(results), repr(roads)]))
     if timed:
         print(f"{seconds:.3f} s", file=sys.stderr)
 
