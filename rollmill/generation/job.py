@@ -5,10 +5,12 @@ A new job is three files: a model of parameters, a subclass of `GenerationJob`, 
 
 from __future__ import annotations
 
+import os
+import shlex
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,10 +29,13 @@ from rollmill.generation.services import GeneratorContext, Services
 from rollmill.generation.session import RolloutGenerator, RolloutSession
 from rollmill.generation.shard import ProblemScheduler, ShardRollouts, ShardScheduler, WorkerRun
 from rollmill.generation.worker_session import IsGivenUp, run_shard, worker_log, worker_session_of
-from rollmill.inference.multi_server import device_shares
+from rollmill.inference.devices import VISIBLE
+from rollmill.inference.placement import Placement, place_in_process, place_workers
 from rollmill.inference.request_changes import NO_CHANGES, RequestChanges
 from rollmill.inference.server import ServerConfig
+from rollmill.inference.server_size import server_size
 from rollmill.inference.trial import MODEL, TrialRequest, find_changes
+from rollmill.inference.visible_gpus import find_gpus
 from rollmill.problems import LoadedProblems
 
 OutcomeT = TypeVar("OutcomeT", bound=JobOutcome)
@@ -189,12 +194,35 @@ class GenerationJob(ABC, Generic[OutcomeT]):
         """Return the scheduler that cuts the run into shards for workers, and journals their results."""
         return ProblemScheduler(run, progress)
 
-    def worker_environments(self, services: Services) -> list[dict[str, str]]:
+    @property
+    def server_count(self) -> int:
+        """Return the number of servers that each process of the job starts; 0 where running servers are used."""
+        return 0 if getattr(self.parameters, "external", True) else 1
+
+    def placement(self, services: Services, environment: Mapping[str, str] | None = None) -> Placement:
+        """Return the GPUs of the processes on this machine: of the workers, else of this process's servers.
+
+        Raises `InputError` as `place_workers` and `place_servers` do, and where a block sets the GPUs of all workers.
+        """
+        config, workers = services.server or ServerConfig(), self.parameters.gpu_workers
+        if workers is not None and workers > 1 and VISIBLE in config.environment and self.server_count:
+            raise InputError(
+                f"--gpu_workers {workers}: --server_block sets {VISIBLE}, so that all servers would use the same GPUs: "
+                "leave it out of the block"
+            )
+        vllm_args = shlex.split(getattr(self.parameters, "vllm_args", ""))
+        size = server_size((*config.arguments, *vllm_args))
+        gpus = find_gpus({**(os.environ if environment is None else environment), **config.environment})
+        if workers is None:
+            return place_in_process(gpus, self.server_count, size)
+        return place_workers(gpus, workers, self.server_count, size)
+
+    def worker_environments(self, services: Services) -> Sequence[Mapping[str, str]]:
         """Return the additional environment variables of each worker process on this machine, such as its GPUs.
 
-        Raises `InputError` as `device_shares` does.
+        Raises `InputError` as `placement` does, and where the GPUs cannot be used.
         """
-        return device_shares(self.parameters.gpu_workers or 1, services.server or ServerConfig())
+        return self.placement(services).environments
 
     def make_shard(
         self,

@@ -38,6 +38,7 @@ from rollmill.jobs.episodes.policy_assignment import (
     policies_identity,
     policies_of,
     policy_trials,
+    served_models,
     serving_cast,
 )
 from rollmill.jobs.episodes.tools import open_tools
@@ -91,6 +92,11 @@ class EpisodesJob(GenerationJob[CollectionOutcome]):
     def slots(self) -> Concurrency:
         """Number of episodes in flight on every worker."""
         return self.parameters.concurrency
+
+    @property
+    def server_count(self) -> int:
+        """Number of servers to start: one for each base model of the policies."""
+        return len(served_models(self.policies, self.parameters))
 
     @property
     def notes(self) -> list[str]:

@@ -113,7 +113,7 @@ def serving_cast(
     """Serve each policy that is a model for the time of the block; yield the served models by policy.
 
     Policies on one base share a server. When `is_given_up()`, the start of servers ends at once, and models may be
-    missing. Raises `ServingError` as `serve_model` does, and `InputError` as `served_models` does.
+    missing. Raises `ServingError` as `serve_model` does, and `InputError` as `served_models` and `place_servers` do.
 
     Args:
         parameters: The call's parameters.
@@ -127,7 +127,7 @@ def serving_cast(
     served = _on_running_servers(parameters, specs, endpoint, changes)
     models = served_models(specs, parameters)
     models = [model._replace(log_path=log_of(model.log_path)) for model in models]
-    configs = assign_devices(server or ServerConfig(), len(models))
+    configs = assign_devices(server or ServerConfig(), len(models), parameters.vllm_args)
     servers = [
         make_local_server(parameters, model, config, is_given_up=is_given_up)
         for model, config in zip(models, configs, strict=True)

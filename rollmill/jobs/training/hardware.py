@@ -8,34 +8,39 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from rollmill.errors import InputError
 from rollmill.files.atomic import atomic_write_json
-from rollmill.inference.devices import choose_device, describe_use
+from rollmill.inference.devices import KIND, choose_device, describe_use
+from rollmill.inference.placement import Placement, place_training
+from rollmill.inference.visible_gpus import find_gpus
 from rollmill.jobs.training.parameters import TrainLora
 from rollmill.jobs.training.work import TrainingWork
 
 _STATUS = Path("/proc/self/status")
 
 
+def training_placement(parameters: TrainLora, environment: Mapping[str, str] | None = None) -> Placement:
+    """Return the GPUs of a training on this machine. Raises `InputError` as `place_training` does."""
+    variables = dict(os.environ if environment is None else environment)
+    if parameters.device == "cuda":  # counts more than `ROLLMILL_KIND`
+        variables.pop(KIND, None)
+    return place_training(find_gpus(variables), parameters.num_gpus, parameters.device)
+
+
 def take_device(work: TrainingWork) -> None:
     """Choose the device, before anything is read or loaded, and write it to `work.device`.
 
-    Raises `InputError` where there are fewer GPUs than requested, and as `choose_device` does. Imports torch.
+    Raises `InputError` as `choose_device` does. Imports torch.
     """
-    import torch
-
     parameters = work.parameters
     first = os.environ.get("RANK", "0") == "0"
     # Only one of several processes tries the GPU: each that does allocates memory on the first one.
     device = "cpu" if parameters.num_gpus == 0 else choose_device(parameters.device, runs=first)
-    gpus = torch.cuda.device_count() if device != "cpu" else 0
-    if parameters.num_gpus > max(1, gpus):
-        raise InputError(f"--num_gpus {parameters.num_gpus}: this machine shows {gpus}")
     if first:
         used = describe_use(device, weights_dtype(parameters), parameters.processes)
         atomic_write_json(work.device, used)

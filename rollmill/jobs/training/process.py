@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from rollmill.errors import InputError, RunStoppedError
-from rollmill.inference.devices import listed_gpus, use_line, wants_cpu
+from rollmill.inference.devices import VISIBLE, use_line
 from rollmill.inference.supervised_process import SupervisedProcess
 from rollmill.jobs.training.advice import memory_advice
-from rollmill.jobs.training.hardware import used_device
+from rollmill.jobs.training.hardware import training_placement, used_device
 from rollmill.jobs.training.work import LOGS, TrainingWork, read_outcome
 
 _log = logging.getLogger(__name__)
@@ -28,7 +28,8 @@ _TAIL_BYTES = 4000
 def run_worker(work: TrainingWork, stop: Callable[[], bool] | None = None) -> None:
     """Run one stage of a run in a worker process, to its end; the worker ends with this process.
 
-    Raises `InputError` with the worker's message, or with advice on memory where it was killed, and `RunStoppedError`
+    Raises `InputError` as `training_placement` does, with the worker's message, or with advice on memory where it was
+    killed, and `RunStoppedError`
     where it left no message, or where `stop`, polled every 0.2 s, returns True: then the worker is ended first.
     """
     work.folder.mkdir(parents=True, exist_ok=True)
@@ -65,25 +66,10 @@ def worker_command(work: TrainingWork) -> list[str]:
     return [sys.executable, "-m", "torch.distributed.run", *launch, *worker]
 
 
-def visible_devices(count: int, environment: Mapping[str, str]) -> str:
-    """Return `CUDA_VISIBLE_DEVICES` for the worker: the first `count` of the GPUs that are visible now.
-
-    Raises `InputError` where the variable shows fewer.
-    """
-    devices = listed_gpus(environment)
-    if devices is None:
-        return ",".join(map(str, range(count)))
-    if count > max(1, len(devices)):
-        raise InputError(f"--num_gpus {count}: CUDA_VISIBLE_DEVICES shows {len(devices)}")
-    return ",".join(devices[:count])
-
-
 def _environment(work: TrainingWork, environment: Mapping[str, str]) -> dict[str, str]:
-    parameters = work.parameters
-    cpu = parameters.device == "cpu" or (parameters.device == "auto" and wants_cpu(environment))
-    gpus = 0 if cpu else parameters.num_gpus  # on the CPU no GPU is visible to any library in the worker
     return {
-        "CUDA_VISIBLE_DEVICES": visible_devices(gpus, environment),
+        # Merging takes no GPU, and may follow on another machine.
+        **({VISIBLE: ""} if work.stage == "merge" else training_placement(work.parameters, environment).environments[0]),
         "HF_DATASETS_CACHE": str(work.folder / "cache"),
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "PYTHONUNBUFFERED": "1",

@@ -1,0 +1,206 @@
+"""Places the processes of a job on GPUs, or refuses in one line. Pure functions of the visible GPUs and the flags.
+
+The tables in `docs/operations/gpus.md` show what they decide; `tests/documentation/test_gpus.py` tests each row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from rollmill.errors import InputError
+from rollmill.inference.devices import VISIBLE
+from rollmill.inference.server_size import MEMORY, ServerSize
+from rollmill.inference.visible_gpus import VisibleGpus
+
+_MEMORY_SHARE = 0.9
+"""vLLM's default share of a GPU's memory, for the servers on one GPU together."""
+
+
+class ServerPlace(NamedTuple):
+    """The GPUs of one server."""
+
+    gpus: tuple[str, ...]
+    """Names of its GPUs; empty where vLLM itself looks for them, and on the CPU."""
+    memory: float | None = None
+    """Share of the GPU's memory, where several servers share it; None for vLLM's default."""
+
+
+class _Remedy(NamedTuple):
+    """A flag that uses more GPUs, and how many."""
+
+    flag: str
+    gpus: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The GPUs of each process of a job."""
+
+    processes: tuple[tuple[str, ...], ...]
+    """Names of each process's GPUs; empty for the CPU, and where a process looks for them itself."""
+    environments: tuple[dict[str, str], ...]
+    """Variables to set for each process."""
+    notes: tuple[str, ...] = field(default=())
+    """What the user should know: GPUs that stay idle, and how to use them."""
+
+
+def place_servers(gpus: VisibleGpus, count: int, size: ServerSize) -> list[ServerPlace]:
+    """Return the GPUs of each of `count` servers that one process starts.
+
+    Each has its own GPUs, as many as it takes. If there are fewer GPUs than servers, the servers are spread over them,
+    and those on one GPU share its memory equally. Raises `InputError` where they do not fit.
+    """
+    check_visible(gpus)
+    names = gpus.names
+    if not names or size.is_distributed:
+        return [ServerPlace(())] * count
+    if count * size.gpus <= len(names):
+        _check_undivided(names[: count * size.gpus], size.gpus, size.flags)
+        return [ServerPlace(part) for part in _parts(names, count, size.gpus)]
+    if size.gpus > 1:
+        several = f" for each of {count} servers" if count > 1 else ""
+        raise InputError(
+            f"--vllm_args: {size.flags} takes {size.gpus} GPUs{several}, and there {_are(len(names))} here: give a "
+            "smaller size"
+        )
+    sharing = [len(range(index % len(names), count, len(names))) for index in range(count)]
+    if size.memory is not None and max(sharing) * size.memory > 1:
+        raise InputError(
+            f"--vllm_args: {MEMORY} {size.memory:g} for each of {max(sharing)} servers on one GPU is more than its "
+            f"memory: give {_share(max(sharing)):g} or less, or leave it out"
+        )
+    return [
+        ServerPlace((names[index % len(names)],), None if number == 1 or size.memory else _share(number))
+        for index, number in enumerate(sharing)
+    ]
+
+
+def place_workers(gpus: VisibleGpus, workers: int, servers: int, size: ServerSize) -> Placement:
+    """Return the GPUs of each worker process, of which each starts `servers` servers.
+
+    A worker gets as many GPUs as its servers take, or, where they share, an equal part of all. Raises `InputError`
+    where there are too few.
+    """
+    check_visible(gpus)
+    if not gpus.names or not servers:
+        return Placement(((),) * workers, ({},) * workers)
+    needed, available = servers * size.gpus, len(gpus.names)
+    each = min(needed, max(1, available // workers)) if size.gpus == 1 else needed
+    if workers * each > available:
+        flags = f" with {size.flags}" if size.flags else ""
+        per_worker = f", and each worker takes {each}" if each > 1 else ""
+        most = available // each
+        remedy = f"give at most {most}" if most else "give a smaller size"
+        raise InputError(f"--gpu_workers {workers}{flags}: there {_are(available)} here{per_worker}: {remedy}")
+    parts = _parts(gpus.names, workers, each)
+    for part in parts:
+        _check_undivided(part, each if size.gpus > 1 else 1, size.flags)
+    environments = tuple(gpus.environment(part) for part in parts)
+    more = _more("--gpu_workers", available // each, each, workers * each)
+    return Placement(parts, environments, tuple(_notes(gpus, workers * each, more)))
+
+
+def place_in_process(gpus: VisibleGpus, servers: int, size: ServerSize) -> Placement:
+    """Return the GPUs of each server that the job's own process starts. Raises `InputError` as `place_servers` does."""
+    places = place_servers(gpus, servers, size)
+    used = len({name for place in places for name in place.gpus})
+    more = _more("--gpu_workers", len(gpus.names) // used, used, used) if used else None
+    return Placement(
+        tuple(place.gpus for place in places),
+        tuple(gpus.environment(place.gpus) if place.gpus else {} for place in places),
+        tuple(_notes(gpus, used, more)) if used else (),
+    )
+
+
+def place_samplers(gpus: VisibleGpus, workers: int | None, device: str) -> Placement:
+    """Return the GPU of each process of q* sampling, which holds both models.
+
+    One process for each GPU, or `workers` processes. All use `device` where it names one, such as `cuda:1`. Raises
+    `InputError` for fewer GPUs than processes, and for a device that is not there.
+    """
+    count = workers or 1
+    if not device.startswith(("auto", "cuda")):
+        return Placement(((),) * count, ({},) * count)
+    check_visible(gpus, device)
+    if not gpus.names:
+        return Placement(((),) * count, ({},) * count)
+    if index := device.partition(":")[2]:
+        if not index.isdecimal() or int(index) >= len(gpus.names):
+            raise InputError(
+                f"--device {device}: there {_are(len(gpus.names))} here: give cuda:0"
+                + (f" to cuda:{len(gpus.names) - 1}" if len(gpus.names) > 1 else "")
+            )
+        return Placement(((gpus.names[int(index)],),) * count, ({},) * count, tuple(_notes(gpus, 1, None)))
+    if (workers or 0) > len(gpus.names):
+        raise InputError(f"--gpu_workers {workers}: there {_are(len(gpus.names))} here: give at most {len(gpus.names)}")
+    parts = _parts(gpus.names, workers or len(gpus.names), 1)
+    notes = _notes(gpus, len(parts), _more("--gpu_workers", len(gpus.names), 1, len(parts)))
+    return Placement(parts, tuple(gpus.environment(part) for part in parts), tuple(notes))
+
+
+def place_training(gpus: VisibleGpus, num_gpus: int, device: str) -> Placement:
+    """Return the GPUs of a training, the first `num_gpus`; none on the CPU.
+
+    Raises `InputError` for fewer GPUs, and for several MIG instances, which NCCL does not join.
+    """
+    hidden = {VISIBLE: ""}  # on the CPU no library in the worker sees a GPU
+    if num_gpus == 0 or device == "cpu":
+        return Placement(((),), (hidden,))
+    check_visible(gpus, device)
+    if num_gpus > max(1, len(gpus.names)):
+        remedy = f"give at most {len(gpus.names)}" if gpus.names else "leave it out, and the CPU trains"
+        raise InputError(f"--num_gpus {num_gpus}: there {_are(len(gpus.names))} here: {remedy}")
+    if not gpus.names:  # where the driver is here, torch has to say why there is none: not hidden from it
+        return Placement(((),), (hidden if gpus.is_cpu_chosen else {},))
+    names = gpus.names[:num_gpus]
+    _check_undivided(names, num_gpus, f"--num_gpus {num_gpus}")
+    undivided = sum(not gpu.is_mig for gpu in gpus.gpus)
+    notes = _notes(gpus, num_gpus, _more("--num_gpus", undivided, 1, num_gpus))
+    return Placement((names,), ({VISIBLE: ",".join(names)},), tuple(notes))
+
+
+def check_visible(gpus: VisibleGpus, device: str = "auto") -> None:
+    """Raise `InputError` where `CUDA_VISIBLE_DEVICES` hides all GPUs by mistake, or a `cuda` device is not there."""
+    if gpus.names:
+        return
+    if gpus.fault:
+        raise InputError(gpus.fault)
+    if device.startswith("cuda"):
+        hidden = f", and {VISIBLE} is {gpus.shown!r}" if gpus.shown is not None else ""
+        raise InputError(f"--device {device}: this machine shows no GPU{hidden}: give cpu")
+
+
+def _parts(names: Sequence[str], count: int, each: int) -> tuple[tuple[str, ...], ...]:
+    """Return the first `count` groups of `each` names."""
+    return tuple(tuple(names[index * each : (index + 1) * each]) for index in range(count))
+
+
+def _check_undivided(names: Sequence[str], each: int, flags: str) -> None:
+    """Raise `InputError` where one process would have to use several MIG instances, of which CUDA shows it one."""
+    if each > 1 and any(name.startswith("MIG-") for name in names):
+        raise InputError(f"{flags}: CUDA shows a process only one MIG instance: give 1, or GPUs that are not divided")
+
+
+def _notes(gpus: VisibleGpus, used: int, more: _Remedy | None) -> list[str]:
+    """Return what to say of the use of the GPUs; `more` is the flag that uses more of them, None for none."""
+    notes = [gpus.fault] if gpus.fault else []
+    if used < len(gpus.names):
+        way = f": {more.flag} uses {'all' if more.gpus == len(gpus.names) else more.gpus}" if more else ""
+        notes.append(f"{used} of {len(gpus.names)} GPUs {'is' if used == 1 else 'are'} used{way}")
+    return notes
+
+
+def _more(flag: str, number: int, each: int, used: int) -> _Remedy | None:
+    """Return the flag with which `number` processes use `each` GPUs each; None where that is not more than `used`."""
+    return _Remedy(f"{flag} {number}", number * each) if number * each > used else None
+
+
+def _share(count: int) -> float:
+    """Return the share of a GPU's memory for each of several servers on it, rounded down to thousandths."""
+    return int(1000 * _MEMORY_SHARE / count) / 1000
+
+
+def _are(count: int) -> str:
+    return "is 1 GPU" if count == 1 else f"are {count} GPUs"
