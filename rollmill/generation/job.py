@@ -33,7 +33,7 @@ from rollmill.inference.devices import VISIBLE
 from rollmill.inference.placement import Placement, place_in_process, place_workers
 from rollmill.inference.request_changes import NO_CHANGES, RequestChanges
 from rollmill.inference.server import ServerConfig
-from rollmill.inference.server_size import server_size
+from rollmill.inference.server_size import check_heads, server_size
 from rollmill.inference.trial import MODEL, TrialRequest, find_changes
 from rollmill.inference.visible_gpus import find_gpus
 from rollmill.problems import LoadedProblems
@@ -195,17 +195,18 @@ class GenerationJob(ABC, Generic[OutcomeT]):
         return ProblemScheduler(run, progress)
 
     @property
-    def server_count(self) -> int:
-        """Return the number of servers that each process of the job starts; 0 where running servers are used."""
-        return 0 if getattr(self.parameters, "external", True) else 1
+    def server_models(self) -> list[str]:
+        """Return the model of each server that a process of the job starts; none where running servers are used."""
+        return [] if getattr(self.parameters, "external", True) else [getattr(self.parameters, "model_path", "")]
 
     def placement(self, services: Services, environment: Mapping[str, str] | None = None) -> Placement:
         """Return the GPUs of the processes on this machine: of the workers, else of this process's servers.
 
-        Raises `InputError` as `place_workers` and `place_servers` do, and where a block sets the GPUs of all workers.
+        Raises `InputError` as `place_workers`, `place_servers` and `check_heads` do, and where a block sets the GPUs of
+        all workers.
         """
-        config, workers = services.server or ServerConfig(), self.parameters.gpu_workers
-        if workers is not None and workers > 1 and VISIBLE in config.environment and self.server_count:
+        config, workers, models = services.server or ServerConfig(), self.parameters.gpu_workers, self.server_models
+        if workers is not None and workers > 1 and VISIBLE in config.environment and models:
             raise InputError(
                 f"--gpu_workers {workers}: --server_block sets {VISIBLE}, so that all servers would use the same GPUs: "
                 "leave it out of the block"
@@ -214,8 +215,12 @@ class GenerationJob(ABC, Generic[OutcomeT]):
         size = server_size((*config.arguments, *vllm_args))
         gpus = find_gpus({**(os.environ if environment is None else environment), **config.environment})
         if workers is None:
-            return place_in_process(gpus, self.server_count, size)
-        return place_workers(gpus, workers, self.server_count, size)
+            placement = place_in_process(gpus, len(models), size)
+        else:
+            placement = place_workers(gpus, workers, len(models), size)
+        for model in models:
+            check_heads(model, size)
+        return placement
 
     def worker_environments(self, services: Services) -> Sequence[Mapping[str, str]]:
         """Return the additional environment variables of each worker process on this machine, such as its GPUs.

@@ -22,15 +22,15 @@ def assign_devices(config: ServerConfig, count: int, vllm_args: str = "") -> lis
     does.
     """
     gpus = find_gpus(os.environ | config.environment)
-    places = place_servers(gpus, count, server_size((*config.arguments, *shlex.split(vllm_args))))
-    return [_placed(config, gpus, place) for place in places]
+    assignments = place_servers(gpus, count, server_size((*config.arguments, *shlex.split(vllm_args))))
+    return [_placed(config, gpus, assignment) for assignment in assignments]
 
 
-def _placed(config: ServerConfig, gpus: VisibleGpus, place: ServerPlace) -> ServerConfig:
-    own = gpus.environment(place.gpus) if place.gpus else {}
-    share = () if place.memory is None else (MEMORY, f"{place.memory:.3f}")
+def _placed(config: ServerConfig, gpus: VisibleGpus, assignment: ServerPlace) -> ServerConfig:
+    shown = gpus.environment(assignment.gpus) if assignment.gpus else {}
+    share = () if assignment.memory is None else (MEMORY, f"{assignment.memory:.3f}")
     return config.model_copy(
-        update={"environment": {**config.environment, **own}, "arguments": (*share, *config.arguments)}
+        update={"environment": {**config.environment, **shown}, "arguments": (*share, *config.arguments)}
     )
 
 

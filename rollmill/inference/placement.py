@@ -6,13 +6,15 @@ The tables in `docs/operations/gpus.md` show what they decide; `tests/documentat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, TypeVar
 
 from rollmill.errors import InputError
 from rollmill.inference.devices import VISIBLE
 from rollmill.inference.server_size import MEMORY, ServerSize
 from rollmill.inference.visible_gpus import VisibleGpus
+
+T = TypeVar("T")
 
 _MEMORY_SHARE = 0.9
 """vLLM's default share of a GPU's memory, for the servers on one GPU together."""
@@ -52,9 +54,11 @@ def place_servers(gpus: VisibleGpus, count: int, size: ServerSize) -> list[Serve
     Each has its own GPUs, as many as it takes. If there are fewer GPUs than servers, the servers are spread over them,
     and those on one GPU share its memory equally. Raises `InputError` where they do not fit.
     """
+    if not count or size.is_distributed:
+        return [ServerPlace(())] * count
     check_visible(gpus)
     names = gpus.names
-    if not names or size.is_distributed:
+    if not names:
         return [ServerPlace(())] * count
     if count * size.gpus <= len(names):
         _check_undivided(names[: count * size.gpus], size.gpus, size.flags)
@@ -82,10 +86,19 @@ def place_workers(gpus: VisibleGpus, workers: int, servers: int, size: ServerSiz
 
     A worker gets as many GPUs as its servers take, or, where they share, an equal part of all. Raises `InputError`
     where there are too few.
+
+    Args:
+        gpus: The visible GPUs.
+        workers: Number of worker processes.
+        servers: Number of servers of each worker.
+        size: What each server takes.
     """
+    unplaced = Placement(((),) * workers, ({},) * workers)
+    if not servers or size.is_distributed:
+        return unplaced
     check_visible(gpus)
-    if not gpus.names or not servers:
-        return Placement(((),) * workers, ({},) * workers)
+    if not gpus.names:
+        return unplaced
     needed, available = servers * size.gpus, len(gpus.names)
     each = min(needed, max(1, available // workers)) if size.gpus == 1 else needed
     if workers * each > available:
@@ -94,23 +107,23 @@ def place_workers(gpus: VisibleGpus, workers: int, servers: int, size: ServerSiz
         most = available // each
         remedy = f"give at most {most}" if most else "give a smaller size"
         raise InputError(f"--gpu_workers {workers}{flags}: there {_are(available)} here{per_worker}: {remedy}")
-    parts = _parts(gpus.names, workers, each)
-    for part in parts:
-        _check_undivided(part, each if size.gpus > 1 else 1, size.flags)
-    environments = tuple(gpus.environment(part) for part in parts)
+    parts = _parts(gpus.gpus, workers, each)
+    assignments = [place_servers(replace(gpus, gpus=part), servers, size) for part in parts]
+    names = tuple(tuple(gpu.name for gpu in part) for part in parts)
     more = _more("--gpu_workers", available // each, each, workers * each)
-    return Placement(parts, environments, tuple(_notes(gpus, workers * each, more)))
+    notes = [*_sharing_notes(assignments[0], "on each worker "), *_notes(gpus, workers * each, more)]
+    return Placement(names, tuple(gpus.environment(part) for part in names), tuple(notes))
 
 
 def place_in_process(gpus: VisibleGpus, servers: int, size: ServerSize) -> Placement:
     """Return the GPUs of each server that the job's own process starts. Raises `InputError` as `place_servers` does."""
-    places = place_servers(gpus, servers, size)
-    used = len({name for place in places for name in place.gpus})
+    assignments = place_servers(gpus, servers, size)
+    used = len({name for assignment in assignments for name in assignment.gpus})
     more = _more("--gpu_workers", len(gpus.names) // used, used, used) if used else None
     return Placement(
-        tuple(place.gpus for place in places),
-        tuple(gpus.environment(place.gpus) if place.gpus else {} for place in places),
-        tuple(_notes(gpus, used, more)) if used else (),
+        tuple(assignment.gpus for assignment in assignments),
+        tuple(gpus.environment(assignment.gpus) if assignment.gpus else {} for assignment in assignments),
+        (*_sharing_notes(assignments), *_notes(gpus, used, more)) if used else (),
     )
 
 
@@ -172,7 +185,7 @@ def check_visible(gpus: VisibleGpus, device: str = "auto") -> None:
         raise InputError(f"--device {device}: this machine shows no GPU{hidden}: give cpu")
 
 
-def _parts(names: Sequence[str], count: int, each: int) -> tuple[tuple[str, ...], ...]:
+def _parts(names: Sequence[T], count: int, each: int) -> tuple[tuple[T, ...], ...]:
     """Return the first `count` groups of `each` names."""
     return tuple(tuple(names[index * each : (index + 1) * each]) for index in range(count))
 
@@ -181,6 +194,14 @@ def _check_undivided(names: Sequence[str], each: int, flags: str) -> None:
     """Raise `InputError` where one process would have to use several MIG instances, of which CUDA shows it one."""
     if each > 1 and any(name.startswith("MIG-") for name in names):
         raise InputError(f"{flags}: CUDA shows a process only one MIG instance: give 1, or GPUs that are not divided")
+
+
+def _sharing_notes(assignments: Sequence[ServerPlace], where: str = "") -> list[str]:
+    """Return a note for servers that share a GPU."""
+    shares = sorted({assignment.memory for assignment in assignments if assignment.memory is not None})
+    if not shares:
+        return []
+    return [f"{where}servers share a GPU, with {' or '.join(f'{share:g}' for share in shares)} of its memory each"]
 
 
 def _notes(gpus: VisibleGpus, used: int, more: _Remedy | None) -> list[str]:
@@ -193,7 +214,14 @@ def _notes(gpus: VisibleGpus, used: int, more: _Remedy | None) -> list[str]:
 
 
 def _more(flag: str, number: int, each: int, used: int) -> _Remedy | None:
-    """Return the flag with which `number` processes use `each` GPUs each; None where that is not more than `used`."""
+    """Return a flag that uses more GPUs; None where it does not.
+
+    Args:
+        flag: The flag.
+        number: Its value.
+        each: GPUs of each process.
+        used: Number of GPUs that are used without it.
+    """
     return _Remedy(f"{flag} {number}", number * each) if number * each > used else None
 
 

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+import orjson
+
+from rollmill.errors import InputError
 from rollmill.files.bounded_yaml import BadYamlError, read_yaml
 from rollmill.inference.machine import flag_value
 
@@ -17,7 +20,7 @@ _SIZES = {
     "--data-parallel-size": "-dp",
     "--data-parallel-size-local": "-dpl",
 }
-_RAY = {"--distributed-executor-backend": None, "--data-parallel-backend": "-dpb", "--nnodes": "-n"}
+_RAY = (("--distributed-executor-backend",), ("--data-parallel-backend", "-dpb"), ("--nnodes", "-n"))
 MEMORY = "--gpu-memory-utilization"
 
 
@@ -30,6 +33,8 @@ class ServerSize(NamedTuple):
     """The arguments that make it more than one, for messages."""
     memory: float | None = None
     """Share of each GPU's memory that the arguments ask for; None for vLLM's default."""
+    tensor: int = 1
+    """Tensor parallel size."""
     is_distributed: bool = False
     """True for a server whose processes Ray or several machines hold: then vLLM itself looks for GPUs."""
 
@@ -54,8 +59,8 @@ def server_size(arguments: Sequence[str]) -> ServerSize:
     parser = _Parser(add_help=False)
     for flag, short in _SIZES.items():
         parser.add_argument(flag, short, type=int)
-    for flag, short in _RAY.items():
-        parser.add_argument(flag, *filter(None, [short]))
+    for names in _RAY:
+        parser.add_argument(*names)
     parser.add_argument(MEMORY, type=float)
     try:
         values = vars(parser.parse_known_args([*_of_file(arguments), *map(_with_dashes, arguments)])[0])
@@ -73,9 +78,31 @@ def server_size(arguments: Sequence[str]) -> ServerSize:
         gpus,
         " ".join(f"{flag} {size}" for flag, size in sizes.items() if size > 1),
         values[_key(MEMORY)],
+        sizes["--tensor-parallel-size"],
         "ray" in (values["distributed_executor_backend"], values["data_parallel_backend"])
         or values["nnodes"] not in (None, "1"),
     )
+
+
+def check_heads(model: str, size: ServerSize) -> None:
+    """Raise `InputError` where the tensor parallel size does not divide the attention heads of a model's directory.
+
+    vLLM refuses it, too, after its start (`verify_with_parallel_config` of its `ModelConfig`).
+    """
+    path = Path(model).expanduser() / "config.json"
+    if size.tensor == 1 or not path.is_file():
+        return
+    try:
+        config = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError):  # vLLM reports it
+        return
+    text = config.get("text_config") if isinstance(config, dict) else None
+    heads = next((each.get("num_attention_heads") for each in (text, config) if isinstance(each, dict)), None)
+    if isinstance(heads, int) and heads % size.tensor:
+        raise InputError(
+            f"--vllm_args: --tensor-parallel-size {size.tensor} does not divide the {heads} attention heads of "
+            f"{model}: give a size that does"
+        )
 
 
 def _key(flag: str) -> str:

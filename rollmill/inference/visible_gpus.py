@@ -42,8 +42,6 @@ class VisibleGpus:
     """The GPUs that may be used, in CUDA's order."""
 
     gpus: tuple[Gpu, ...] = ()
-    on_machine: int = 0
-    """GPUs and MIG instances of the machine, hidden ones too."""
     shown: str | None = None
     """`CUDA_VISIBLE_DEVICES`; None where it is not set."""
     fault: str = ""
@@ -96,17 +94,17 @@ def find_gpus(environment: Mapping[str, str] | None = None) -> VisibleGpus:
     if wants_cpu(variables):
         return VisibleGpus(shown=variables.get(VISIBLE), is_cpu_chosen=True)
     machine = _machine_gpus()
-    whole = [gpu for gpu in machine if gpu.is_shown and not gpu.instances]
-    is_plain = len(whole) == len(machine)  # beside GPUs in MIG mode, a UUID is what is certain
+    undivided = [gpu for gpu in machine if gpu.is_shown and not gpu.instances]
+    is_plain = len(undivided) == len(machine)  # beside GPUs in MIG mode, a UUID is what is certain
     instances = [Gpu(name, f"{gpu.model} (MIG)") for gpu in machine for name in gpu.instances]
-    everything = (*(Gpu(gpu.name if is_plain else gpu.uuid or gpu.name, gpu.model) for gpu in whole), *instances)
+    everything = (*(Gpu(gpu.name if is_plain else gpu.uuid or gpu.name, gpu.model) for gpu in undivided), *instances)
     shown = variables.get(VISIBLE)
     if machine and not everything:
         return VisibleGpus(shown=shown, fault=_NO_INSTANCE)
     if shown is None or not machine:
-        return VisibleGpus(everything, len(everything), shown)
+        return VisibleGpus(everything, shown)
     listed, fault = _parse(shown, machine)
-    return VisibleGpus(tuple(listed), len(everything), shown, fault and f"{VISIBLE} is {shown!r}: {fault}")
+    return VisibleGpus(tuple(listed), shown, fault and f"{VISIBLE} is {shown!r}: {fault}")
 
 
 def _parse(shown: str, machine: Sequence[_MachineGpu]) -> tuple[list[Gpu], str]:
@@ -117,21 +115,24 @@ def _parse(shown: str, machine: Sequence[_MachineGpu]) -> tuple[list[Gpu], str]:
     and `_transform_uuid_to_ordinals` in https://github.com/pytorch/pytorch/blob/main/torch/cuda/__init__.py).
     """
     listed: list[Gpu] = []
+    seen: set[str] = set()
     for entry in (part.strip() for part in shown.split(",")):
         gpu = _find(entry, machine)
         if gpu is None:
             rest = shown.split(",")[len(listed) + 1 :]
             is_end = not entry or entry.startswith("-")  # "0,1," and "0,1,-1" are meant to end there
             return listed, "" if listed and is_end and not any(map(str.strip, rest)) else _fault_of(entry, machine)
-        if gpu.name in [other.name for other in listed]:
+        key = (gpu.name.isdecimal() and machine[int(gpu.name)].uuid) or gpu.name  # one GPU may have two names
+        if key in seen:
             return [], f"{gpu.name} is named twice, and then CUDA shows none: name each once"
+        seen.add(key)
         listed.append(gpu)
     return listed, ""
 
 
 def _fault_of(entry: str, machine: Sequence[_MachineGpu]) -> str:
-    there = "is 0" if len(machine) == 1 else f"are 0 to {len(machine) - 1}"
-    return f"CUDA ends the list at {entry!r}, which is no GPU here: name others, by index they {there}"
+    indices = "is 0" if len(machine) == 1 else f"are 0 to {len(machine) - 1}"
+    return f"CUDA ends the list at {entry!r}, which is no GPU here: name others, by index they {indices}"
 
 
 def _find(entry: str, machine: Sequence[_MachineGpu]) -> Gpu | None:

@@ -159,8 +159,10 @@ def describe_vllm(python: str, environment: Mapping[str, str]) -> str:
     installed = installed_vllm(python, environment)
     variables = os.environ | environment
     check_devices(installed, variables)
-    models = find_gpus(variables).models
-    return f"{python}: {installed.package}, {', '.join(models) or 'no GPU: the CPU serves'}"
+    gpus = find_gpus(variables)
+    on_cpu = gpus.is_cpu_chosen or not nvidia_files()
+    names = ", ".join(gpus.models) or gpus.fault or ("no GPU: the CPU serves" if on_cpu else "a GPU")
+    return f"{python}: {installed.package}, {names}"
 
 
 def _entry_point(versions: Mapping[str, str], files: list[str]) -> tuple[str, tuple[str, ...]]:

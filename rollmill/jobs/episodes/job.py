@@ -94,9 +94,9 @@ class EpisodesJob(GenerationJob[CollectionOutcome]):
         return self.parameters.concurrency
 
     @property
-    def server_count(self) -> int:
-        """Number of servers to start: one for each base model of the policies."""
-        return len(served_models(self.policies, self.parameters))
+    def server_models(self) -> list[str]:
+        """The model of each server to start: the base models of the policies."""
+        return [model.path for model in served_models(self.policies, self.parameters)]
 
     @property
     def notes(self) -> list[str]:

@@ -69,7 +69,9 @@ def worker_command(work: TrainingWork) -> list[str]:
 def _environment(work: TrainingWork, environment: Mapping[str, str]) -> dict[str, str]:
     return {
         # Merging takes no GPU, and may follow on another machine.
-        **({VISIBLE: ""} if work.stage == "merge" else training_placement(work.parameters, environment).environments[0]),
+        **(
+            {VISIBLE: ""} if work.stage == "merge" else training_placement(work.parameters, environment).environments[0]
+        ),
         "HF_DATASETS_CACHE": str(work.folder / "cache"),
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "PYTHONUNBUFFERED": "1",
