@@ -43,7 +43,7 @@ class EvaluationPlacement(PlacementParameters):
         "gpu_workers",
         None,
         group="Hardware",
-        description="Processes on this machine that make rollouts, each with its own server; else one server, on one GPU.",
+        description="Processes on this machine that make rollouts, each with its own server; else one, on one GPU.",
     )
 
 
