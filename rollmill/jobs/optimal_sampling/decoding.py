@@ -113,8 +113,8 @@ class Decoder:
     def _reset(self) -> None:
         for network in self.pair.networks:
             network.reset(self._min_rows(network))
-        if self.pair.device.type == "cuda":
-            torch.cuda.empty_cache()
+        if any(network.device.type == "cuda" for network in self.pair.networks):
+            torch.cuda.empty_cache()  # of all GPUs
 
     def _min_rows(self, network: Network) -> list[str]:
         """Return the adapters of the rows that every pass has at least, idle or not: those of a full batch.
@@ -123,7 +123,7 @@ class Decoder:
         number of several.
         """
         adapters = [side.adapter for side in (self.pair.theta, self.pair.t) if side.network is network]
-        if self.pair.device.type == "cpu":
+        if network.device.type == "cpu":
             return [*dict.fromkeys(adapters)] * 2
         return adapters * self.batch_size
 
@@ -221,7 +221,8 @@ class Decoder:
         """Draw one token of q for each sequence."""
         size = self.pair.vocabulary
         theta = logits_theta[:, :size]
-        t = theta if logits_t is logits_theta else logits_t[:, :size]
+        # Of a model on another device, logits come over in one copy.
+        t = theta if logits_t is logits_theta else logits_t[:, :size].to(theta.device, non_blocking=True)
         uniforms = [sequence.uniforms[len(sequence.tokens)] for sequence in sequences]
         try:
             step = self._sampler.draw(theta, t, uniforms)

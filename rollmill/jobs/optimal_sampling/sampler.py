@@ -56,6 +56,7 @@ class SamplerSettings(BaseModel):
     adapter_t: str | None
     backend: str
     device: str | None
+    device_t: str | None = None
     dtype: str | None
     vllm_args: str
     alpha: dict[str, Any]
@@ -71,6 +72,7 @@ class SamplerSettings(BaseModel):
             **{name: _absolute(getattr(parameters, name)) for name in paths},
             backend=parameters.backend,
             device=None if parameters.device == "auto" else parameters.device,
+            device_t=None if parameters.device_t == "auto" else parameters.device_t,
             dtype=None if parameters.dtype == "auto" else parameters.dtype,
             vllm_args=parameters.vllm_args,
             alpha={name: getattr(parameters, name) for name in alpha},
@@ -170,6 +172,7 @@ def _load_models(settings: SamplerSettings) -> float | None:
             adapter_theta=settings.adapter_theta,
             adapter_t=settings.adapter_t,
             device=settings.device,
+            device_t=settings.device_t,
             dtype=settings.dtype,
             vllm_args=settings.vllm_args,
             **settings.alpha,
