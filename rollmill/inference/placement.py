@@ -127,30 +127,71 @@ def place_in_process(gpus: VisibleGpus, servers: int, size: ServerSize) -> Place
     )
 
 
-def place_samplers(gpus: VisibleGpus, workers: int | None, device: str) -> Placement:
-    """Return the GPU of each process of q* sampling, which holds both models.
+def place_samplers(gpus: VisibleGpus, workers: int | None, devices: Sequence[str]) -> Placement:
+    """Return the GPUs of each process of q* sampling, which holds both models.
 
-    One process for each GPU, or `workers` processes. All use `device` where it names one, such as `cuda:1`. Raises
-    `InputError` for fewer GPUs than processes, and for a device that is not there.
+    One process for each GPU, or `workers` processes. Named devices, such as `cuda:1`, are those of one process; where
+    they name the first GPUs, each of several workers counts its own GPUs from 0. Raises `InputError` for fewer GPUs
+    than processes, and for a device that is not there.
+
+    Args:
+        gpus: The visible GPUs.
+        workers: Number of processes; None for one for each GPU.
+        devices: Device of pi_theta and, if it is another one, of pi_t: `auto`, `cpu`, `cuda`, `cuda:1`, ...
     """
     count = workers or 1
-    if not device.startswith(("auto", "cuda")):
-        return Placement(((),) * count, ({},) * count)
-    check_visible(gpus, device)
+    on_gpu = [device for device in dict.fromkeys(devices) if device.startswith(("auto", "cuda"))]
+    unplaced = Placement(((),) * count, ({},) * count)
+    if not on_gpu:
+        return unplaced
+    check_visible(gpus, on_gpu[0])
     if not gpus.names:
-        return Placement(((),) * count, ({},) * count)
-    if index := device.partition(":")[2]:
-        if not index.isdecimal() or int(index) >= len(gpus.names):
-            raise InputError(
-                f"--device {device}: there {_are(len(gpus.names))} here: give cuda:0"
-                + (f" to cuda:{len(gpus.names) - 1}" if len(gpus.names) > 1 else "")
-            )
-        return Placement(((gpus.names[int(index)],),) * count, ({},) * count, tuple(_notes(gpus, 1, None)))
-    if (workers or 0) > len(gpus.names):
-        raise InputError(f"--gpu_workers {workers}: there {_are(len(gpus.names))} here: give at most {len(gpus.names)}")
-    parts = _parts(gpus.names, workers or len(gpus.names), 1)
-    notes = _notes(gpus, len(parts), _more("--gpu_workers", len(gpus.names), 1, len(parts)))
+        return unplaced
+    if all(device in ("auto", "cuda") for device in on_gpu):
+        return _place_samplers_anywhere(gpus, workers or len(gpus.names), 1)
+    indices = sorted({_index(device, gpus) for device in on_gpu})
+    if count > 1 and indices == list(range(len(indices))):
+        return _place_samplers_anywhere(gpus, count, len(indices))
+    if count > 1:
+        raise InputError(
+            f"--gpu_workers {count}: --device {devices[0]} names the GPU of one process: give cuda, and a GPU to each"
+        )
+    names = tuple(gpus.names[index] for index in indices)
+    if indices[-1] > 0 and any(gpu.is_mig for gpu in gpus.gpus):
+        raise InputError(
+            f"--device {on_gpu[-1]}: CUDA shows a process only one MIG instance: give cuda, and choose by {VISIBLE}"
+        )
+    more = None
+    if indices == list(range(len(indices))):
+        more = _more("--gpu_workers", len(gpus.names) // len(indices), len(indices), len(indices))
+    environment = gpus.environment(names) if indices[-1] == 0 else {}
+    return Placement((names,), (environment,), tuple(_notes(gpus, len(names), more)))
+
+
+def _place_samplers_anywhere(gpus: VisibleGpus, workers: int, each: int) -> Placement:
+    """Return the GPUs of processes of which each takes the next `each` GPUs."""
+    available = len(gpus.names)
+    if workers * each > available:
+        per_worker = f", and each worker takes {each}" if each > 1 else ""
+        raise InputError(
+            f"--gpu_workers {workers}: there {_are(available)} here{per_worker}: give at most {available // each}"
+        )
+    parts = _parts(gpus.names, workers, each)
+    for part in parts:
+        _check_undivided(part, each, "--device_t")
+    notes = _notes(gpus, workers * each, _more("--gpu_workers", available // each, each, workers * each))
     return Placement(parts, tuple(gpus.environment(part) for part in parts), tuple(notes))
+
+
+def _index(device: str, gpus: VisibleGpus) -> int:
+    """Return the place of a named device among the visible GPUs. Raises `InputError` where it is not there."""
+    text = device.partition(":")[2] or "0"
+    if text.isdecimal() and int(text) < len(gpus.names):
+        return int(text)
+    last = len(gpus.names) - 1
+    raise InputError(
+        f"--device {device}: there {_are(len(gpus.names))} here: give cuda:0{f' to cuda:{last}' if last else ''}"
+    )
 
 
 def place_training(gpus: VisibleGpus, num_gpus: int, device: str) -> Placement:

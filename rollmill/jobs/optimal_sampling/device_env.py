@@ -16,7 +16,8 @@ from rollmill.jobs.optimal_sampling.parameters import OptimalSampling
 
 def place_processes(parameters: OptimalSampling, environment: Mapping[str, str] | None = None) -> Placement:
     """Return the GPU of each process. Raises `InputError` as `place_samplers` does."""
-    return place_samplers(find_gpus(_variables(parameters, environment)), parameters.gpu_workers, parameters.device)
+    gpus = find_gpus(_variables(parameters, environment))
+    return place_samplers(gpus, parameters.gpu_workers, _devices(parameters))
 
 
 def check_torch(parameters: OptimalSampling, environment: Mapping[str, str] | None = None) -> None:
@@ -38,10 +39,14 @@ def check_torch(parameters: OptimalSampling, environment: Mapping[str, str] | No
 def _variables(parameters: OptimalSampling, environment: Mapping[str, str] | None) -> dict[str, str]:
     """Return the environment; a named GPU counts more than `ROLLMILL_KIND`."""
     variables = dict(os.environ if environment is None else environment)
-    if parameters.device.startswith("cuda"):
+    if any(device.startswith("cuda") for device in _devices(parameters)):
         variables.pop(KIND, None)
     return variables
 
 
+def _devices(parameters: OptimalSampling) -> tuple[str, ...]:
+    return (parameters.device,) if parameters.device_t == "auto" else (parameters.device, parameters.device_t)
+
+
 def _may_use_gpu(parameters: OptimalSampling) -> bool:
-    return parameters.device.startswith(("auto", "cuda"))
+    return any(device.startswith(("auto", "cuda")) for device in _devices(parameters))

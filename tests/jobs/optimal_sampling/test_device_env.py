@@ -23,7 +23,8 @@ def machine(tmp_path, monkeypatch):
         ("1, GPU-a0", {}, [{SEE: "1"}, {SEE: "GPU-a0"}]),
         ("1", {}, [{}]),  # inherited
         (None, {"device": "cuda", "workers": 1}, [{SEE: "0"}]),
-        (None, {"device": "cuda:1", "workers": 2}, [{}, {}]),
+        (None, {"device": "cuda:1"}, [{}]),
+        (None, {"device": "cuda:0", "workers": 2}, [{SEE: "0"}, {SEE: "1"}]),
         (None, {"device": "cpu", "workers": 3}, [{}, {}, {}]),
         (None, {"backend": "vllm"}, [{SEE: "0"}, {SEE: "1"}]),
     ],
