@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rollmill.inference import devices
+from rollmill.inference import devices, gpu_reservation
 
 PROPRIETARY = (
     "NVRM version: NVIDIA UNIX x86_64 Kernel Module  {}  Sun Mar  2 10:00:00 UTC 2025\nGCC version:  gcc 12.2.0\n"
@@ -32,7 +32,9 @@ class FakeMachine:
         monkeypatch.setattr(devices, "DRIVER", self.driver)
         monkeypatch.setattr(devices, "WSL", self.wsl)
         monkeypatch.setenv("PATH", f"{self.programs}{os.pathsep}/usr/bin{os.pathsep}/bin")
-        for name in (devices.VISIBLE, devices.KIND):
+        monkeypatch.setattr(gpu_reservation, "FOLDER", folder / "reserved")
+        monkeypatch.setattr(gpu_reservation, "_PATIENCE_S", 0.0)
+        for name in (devices.VISIBLE, devices.KIND, devices.SHARE):
             monkeypatch.delenv(name, raising=False)
 
     def show(self, *files: str, driver: str | None = None, text: str = PROPRIETARY) -> None:

@@ -30,12 +30,13 @@ from rollmill.generation.session import RolloutGenerator, RolloutSession
 from rollmill.generation.shard import ProblemScheduler, ShardRollouts, ShardScheduler, WorkerRun
 from rollmill.generation.worker_session import IsGivenUp, run_shard, worker_log, worker_session_of
 from rollmill.inference.devices import VISIBLE
+from rollmill.inference.gpu_reservation import free_gpus
 from rollmill.inference.placement import Placement, place_in_process, place_workers
 from rollmill.inference.request_changes import NO_CHANGES, RequestChanges
 from rollmill.inference.server import ServerConfig
 from rollmill.inference.server_size import check_heads, server_size
 from rollmill.inference.trial import MODEL, TrialRequest, find_changes
-from rollmill.inference.visible_gpus import find_gpus
+from rollmill.inference.visible_gpus import VisibleGpus
 from rollmill.problems import LoadedProblems
 
 OutcomeT = TypeVar("OutcomeT", bound=JobOutcome)
@@ -213,7 +214,8 @@ class GenerationJob(ABC, Generic[OutcomeT]):
             )
         vllm_args = shlex.split(getattr(self.parameters, "vllm_args", ""))
         size = server_size((*config.arguments, *vllm_args))
-        gpus = find_gpus({**(os.environ if environment is None else environment), **config.environment})
+        variables = {**(os.environ if environment is None else environment), **config.environment}
+        gpus = free_gpus(variables, shared=size.memory is not None) if models else VisibleGpus()
         if workers is None:
             placement = place_in_process(gpus, len(models), size)
         else:

@@ -29,6 +29,8 @@ WSL = Path("/usr/lib/wsl/lib")
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 KIND = "ROLLMILL_KIND"
 """Environment variable: with `cpu`, `make setup` and everything else use the CPU."""
+SHARE = "ROLLMILL_SHARE_GPUS"
+"""Environment variable: with `1`, jobs may use GPUs that other jobs use."""
 OLDEST_DRIVERS = {"11": 450, "12": 525, "13": 580}
 """The oldest driver for each CUDA release (https://docs.nvidia.com/deploy/cuda-compatibility)."""
 ASK_FOR_CPU = f"ask for the CPU: --device cpu where the flow has it, an empty {VISIBLE}, or {KIND}=cpu"

@@ -9,21 +9,27 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 
 from rollmill.inference.devices import VISIBLE
+from rollmill.inference.gpu_reservation import free_gpus, reserve_gpus
 from rollmill.inference.placement import ServerPlace, place_servers
 from rollmill.inference.server import ModelServer, ServerConfig
 from rollmill.inference.server_size import MEMORY, server_size
-from rollmill.inference.visible_gpus import VisibleGpus, find_gpus
+from rollmill.inference.visible_gpus import VisibleGpus
 
 
-def assign_devices(config: ServerConfig, count: int, vllm_args: str = "") -> list[ServerConfig]:
-    """Return the configuration of each of `count` servers that this process starts, with its GPUs.
+@contextmanager
+def assigned_devices(config: ServerConfig, count: int, vllm_args: str = "") -> Iterator[list[ServerConfig]]:
+    """Yield the configuration of each of `count` servers of this process, with its GPUs, reserved during the block.
 
     `vllm_args` are the arguments that follow those in `config`, in shell syntax. Raises `InputError` as `place_servers`
-    does.
+    and `reserve_gpus` do.
     """
-    gpus = find_gpus(os.environ | config.environment)
-    assignments = place_servers(gpus, count, server_size((*config.arguments, *shlex.split(vllm_args))))
-    return [_placed(config, gpus, assignment) for assignment in assignments]
+    size = server_size((*config.arguments, *shlex.split(vllm_args)))
+    variables, shared = os.environ | config.environment, size.memory is not None
+    gpus = free_gpus(variables, shared=shared)
+    assignments = place_servers(gpus, count, size)
+    used = {name for assignment in assignments for name in assignment.gpus}
+    with reserve_gpus([gpu for gpu in gpus.gpus if gpu.name in used], shared=shared, environment=variables):
+        yield [_placed(config, gpus, assignment) for assignment in assignments]
 
 
 def _placed(config: ServerConfig, gpus: VisibleGpus, assignment: ServerPlace) -> ServerConfig:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
 
 from rollmill.errors import InputError
-from rollmill.inference.devices import VISIBLE
+from rollmill.inference.devices import SHARE, VISIBLE
 from rollmill.inference.server_size import MEMORY, ServerSize
-from rollmill.inference.visible_gpus import VisibleGpus
+from rollmill.inference.visible_gpus import Gpu, VisibleGpus
 
 T = TypeVar("T")
 
@@ -66,8 +66,7 @@ def place_servers(gpus: VisibleGpus, count: int, size: ServerSize) -> list[Serve
     if size.gpus > 1:
         several = f" for each of {count} servers" if count > 1 else ""
         raise InputError(
-            f"--vllm_args: {size.flags} takes {size.gpus} GPUs{several}, and there {_are(len(names))} here: give a "
-            "smaller size"
+            f"--vllm_args: {size.flags} takes {size.gpus} GPUs{several}, and there {_are(gpus)}: give a smaller size"
         )
     sharing = [len(range(index % len(names), count, len(names))) for index in range(count)]
     if size.memory is not None and max(sharing) * size.memory > 1:
@@ -106,7 +105,7 @@ def place_workers(gpus: VisibleGpus, workers: int, servers: int, size: ServerSiz
         per_worker = f", and each worker takes {each}" if each > 1 else ""
         most = available // each
         remedy = f"give at most {most}" if most else "give a smaller size"
-        raise InputError(f"--gpu_workers {workers}{flags}: there {_are(available)} here{per_worker}: {remedy}")
+        raise InputError(f"--gpu_workers {workers}{flags}: there {_are(gpus)}{per_worker}: {remedy}")
     parts = _parts(gpus.gpus, workers, each)
     assignments = [place_servers(replace(gpus, gpus=part), servers, size) for part in parts]
     names = tuple(tuple(gpu.name for gpu in part) for part in parts)
@@ -173,9 +172,7 @@ def _place_samplers_anywhere(gpus: VisibleGpus, workers: int, each: int) -> Plac
     available = len(gpus.names)
     if workers * each > available:
         per_worker = f", and each worker takes {each}" if each > 1 else ""
-        raise InputError(
-            f"--gpu_workers {workers}: there {_are(available)} here{per_worker}: give at most {available // each}"
-        )
+        raise InputError(f"--gpu_workers {workers}: there {_are(gpus)}{per_worker}: give at most {available // each}")
     parts = _parts(gpus.names, workers, each)
     for part in parts:
         _check_undivided(part, each, "--device_t")
@@ -189,9 +186,7 @@ def _index(device: str, gpus: VisibleGpus) -> int:
     if text.isdecimal() and int(text) < len(gpus.names):
         return int(text)
     last = len(gpus.names) - 1
-    raise InputError(
-        f"--device {device}: there {_are(len(gpus.names))} here: give cuda:0{f' to cuda:{last}' if last else ''}"
-    )
+    raise InputError(f"--device {device}: there {_are(gpus)}: give cuda:0{f' to cuda:{last}' if last else ''}")
 
 
 def place_training(gpus: VisibleGpus, num_gpus: int, device: str) -> Placement:
@@ -205,7 +200,7 @@ def place_training(gpus: VisibleGpus, num_gpus: int, device: str) -> Placement:
     check_visible(gpus, device)
     if num_gpus > max(1, len(gpus.names)):
         remedy = f"give at most {len(gpus.names)}" if gpus.names else "leave it out, and the CPU trains"
-        raise InputError(f"--num_gpus {num_gpus}: there {_are(len(gpus.names))} here: {remedy}")
+        raise InputError(f"--num_gpus {num_gpus}: there {_are(gpus)}: {remedy}")
     if not gpus.names:  # where the driver is here, torch has to say why there is none: not hidden from it
         return Placement(((),), (hidden if gpus.is_cpu_chosen else {},))
     names = gpus.names[:num_gpus]
@@ -215,10 +210,25 @@ def place_training(gpus: VisibleGpus, num_gpus: int, device: str) -> Placement:
     return Placement((names,), ({VISIBLE: ",".join(names)},), tuple(notes))
 
 
+def in_use_message(gpus: Sequence[Gpu]) -> str:
+    """Return the refusal for GPUs that other jobs use."""
+    names = ", ".join(gpu.name for gpu in gpus)
+    return (
+        f"in use by another job: GPU {names}: wait for its end, choose another by {VISIBLE}, or let jobs share it: by "
+        f"a {MEMORY} in the --vllm_args of all, or {SHARE}=1"
+    )
+
+
 def check_visible(gpus: VisibleGpus, device: str = "auto") -> None:
-    """Raise `InputError` where `CUDA_VISIBLE_DEVICES` hides all GPUs by mistake, or a `cuda` device is not there."""
+    """Check that there is a GPU if there should be one.
+
+    Raises `InputError` where `CUDA_VISIBLE_DEVICES` hides all GPUs by mistake, other jobs use them, or a `cuda` device
+    is not there.
+    """
     if gpus.names:
         return
+    if gpus.in_use:
+        raise InputError(in_use_message(gpus.in_use))
     if gpus.fault:
         raise InputError(gpus.fault)
     if device.startswith("cuda"):
@@ -250,7 +260,8 @@ def _notes(gpus: VisibleGpus, used: int, more: _Remedy | None) -> list[str]:
     notes = [gpus.fault] if gpus.fault else []
     if used < len(gpus.names):
         way = f": {more.flag} uses {'all' if more.gpus == len(gpus.names) else more.gpus}" if more else ""
-        notes.append(f"{used} of {len(gpus.names)} GPUs {'is' if used == 1 else 'are'} used{way}")
+        kind = "free GPUs" if gpus.in_use else "GPUs"
+        notes.append(f"{used} of {len(gpus.names)} {kind} {'is' if used == 1 else 'are'} used{way}")
     return notes
 
 
@@ -271,5 +282,7 @@ def _share(count: int) -> float:
     return int(1000 * _MEMORY_SHARE / count) / 1000
 
 
-def _are(count: int) -> str:
-    return "is 1 GPU" if count == 1 else f"are {count} GPUs"
+def _are(gpus: VisibleGpus) -> str:
+    count = len(gpus.names)
+    more = f", and {len(gpus.in_use)} more in use by other jobs" if gpus.in_use else ""
+    return f"{'is 1 GPU' if count == 1 else f'are {count} GPUs'} here{more}"

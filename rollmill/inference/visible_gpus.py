@@ -30,6 +30,8 @@ class Gpu(NamedTuple):
     name: str
     """Index, UUID or MIG UUID, as `CUDA_VISIBLE_DEVICES` takes it."""
     model: str = UNKNOWN_MODEL
+    uuid: str = ""
+    """UUID, under whichever name; empty where it is not known."""
 
     @property
     def is_mig(self) -> bool:
@@ -46,6 +48,8 @@ class VisibleGpus:
     """`CUDA_VISIBLE_DEVICES`; None where it is not set."""
     fault: str = ""
     """Reason, with the remedy, why GPUs that are named or here cannot be used; empty where there are none."""
+    in_use: tuple[Gpu, ...] = ()
+    """Further GPUs, which other jobs have reserved."""
     is_cpu_chosen: bool = False
     """True where the environment asks for the CPU."""
 
@@ -62,7 +66,7 @@ class VisibleGpus:
     def environment(self, names: Sequence[str]) -> dict[str, str]:
         """Return the variable that shows a process these GPUs alone; empty where it inherits just that."""
         value = ",".join(names)
-        inherits = value == self.shown if self.shown is not None else tuple(names) == self.names
+        inherits = value == self.shown if self.shown is not None else tuple(names) == self.names and not self.in_use
         return {} if inherits else {VISIBLE: value}
 
 
@@ -78,6 +82,13 @@ class _MachineGpu(NamedTuple):
     """UUIDs of its MIG instances."""
     is_shown: bool = True
     """False for one in MIG mode that has no instance: CUDA does not show it."""
+    is_order_known: bool = True
+    """False where CUDA's index may be that of another GPU: CUDA begins with the fastest, nvidia-smi with the first bus.
+    """
+
+    def under(self, name: str) -> Gpu:
+        """Return it under a name: its index or its UUID."""
+        return Gpu(name, self.model, self.uuid) if self.is_order_known or name == self.uuid else Gpu(name)
 
 
 def find_gpus(environment: Mapping[str, str] | None = None) -> VisibleGpus:
@@ -94,10 +105,14 @@ def find_gpus(environment: Mapping[str, str] | None = None) -> VisibleGpus:
     if wants_cpu(variables):
         return VisibleGpus(shown=variables.get(VISIBLE), is_cpu_chosen=True)
     machine = _machine_gpus()
+    if variables.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID" and len({gpu.model for gpu in machine}) > 1:
+        machine = [gpu._replace(is_order_known=False) for gpu in machine]
     undivided = [gpu for gpu in machine if gpu.is_shown and not gpu.instances]
     is_plain = len(undivided) == len(machine)  # beside GPUs in MIG mode, a UUID is what is certain
-    instances = [Gpu(name, f"{gpu.model} (MIG)") for gpu in machine for name in gpu.instances]
-    everything = (*(Gpu(gpu.name if is_plain else gpu.uuid or gpu.name, gpu.model) for gpu in undivided), *instances)
+    everything = (
+        *(gpu.under(gpu.name if is_plain else gpu.uuid or gpu.name) for gpu in undivided),
+        *(_instance(name, gpu) for gpu in machine for name in gpu.instances),
+    )
     shown = variables.get(VISIBLE)
     if machine and not everything:
         return VisibleGpus(shown=shown, fault=_NO_INSTANCE)
@@ -122,7 +137,7 @@ def _parse(shown: str, machine: Sequence[_MachineGpu]) -> tuple[list[Gpu], str]:
             rest = shown.split(",")[len(listed) + 1 :]
             is_end = not entry or entry.startswith("-")  # "0,1," and "0,1,-1" are meant to end there
             return listed, "" if listed and is_end and not any(map(str.strip, rest)) else _fault_of(entry, machine)
-        key = (gpu.name.isdecimal() and machine[int(gpu.name)].uuid) or gpu.name  # one GPU may have two names
+        key = gpu.uuid or gpu.name  # one GPU may have two names
         if key in seen:
             return [], f"{gpu.name} is named twice, and then CUDA shows none: name each once"
         seen.add(key)
@@ -154,7 +169,7 @@ def _find_instance(entry: str, machine: Sequence[_MachineGpu]) -> Gpu | None:
     known = {name: gpu for gpu in machine for name in gpu.instances}
     matches = [name for name in known if name.startswith(entry)]
     if len(matches) == 1:
-        return Gpu(matches[0], f"{known[matches[0]].model} (MIG)")
+        return _instance(matches[0], known[matches[0]])
     old = _OLD_MIG.fullmatch(entry)
     on_known_gpu = old is not None and any(gpu.uuid.startswith(old[1]) for gpu in machine if gpu.instances)
     # Without UUIDs there is nothing to compare with: CUDA decides.
@@ -163,7 +178,12 @@ def _find_instance(entry: str, machine: Sequence[_MachineGpu]) -> Gpu | None:
 
 def _first_of(gpu: _MachineGpu, name: str) -> Gpu:
     """Return a GPU under a name; of a divided one the first instance, which is what CUDA shows."""
-    return Gpu(gpu.instances[0], f"{gpu.model} (MIG)") if gpu.instances else Gpu(name, gpu.model)
+    return _instance(gpu.instances[0], gpu) if gpu.instances else gpu.under(name)
+
+
+def _instance(name: str, gpu: _MachineGpu) -> Gpu:
+    """Return a MIG instance of a GPU."""
+    return Gpu(name, f"{gpu.model} (MIG)", name)
 
 
 def _machine_gpus() -> list[_MachineGpu]:

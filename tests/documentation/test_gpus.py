@@ -17,7 +17,8 @@ from rollmill.errors import InputError
 from rollmill.generation.job import GenerationJob
 from rollmill.generation.services import Services
 from rollmill.inference.devices import VISIBLE
-from rollmill.inference.multi_server import assign_devices
+from rollmill.inference.gpu_reservation import reserve_gpus
+from rollmill.inference.multi_server import assigned_devices
 from rollmill.inference.placement import Placement
 from rollmill.inference.server import ServerConfig
 from rollmill.inference.visible_gpus import find_gpus
@@ -78,7 +79,7 @@ class Placed(NamedTuple):
 
 
 def build(cell: str, machine: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the machine that a cell describes."""
+    """Make the machine that a cell describes, all but the GPUs in use."""
     for name, value in re.findall(r"`([A-Z_]+)=(.*?)`", cell):
         monkeypatch.setenv(name, value)
     if files := re.findall(r"`(nvidia\d+)`", cell):
@@ -138,8 +139,8 @@ def job_of(name: str, parameters: Any) -> GenerationJob[Any]:
 
 def on_worker(job: Any) -> list[tuple[str, ...]]:
     """Return the GPUs of each server that a process starts, from the environment that the server gets."""
-    configs = assign_devices(ServerConfig(), len(job.server_models), job.parameters.vllm_args)
-    return [find_gpus(os.environ | config.environment).names for config in configs]
+    with assigned_devices(ServerConfig(), len(job.server_models), job.parameters.vllm_args) as configs:
+        return [find_gpus(os.environ | config.environment).names for config in configs]
 
 
 def place_training(parameters: Any, evaluations: Sequence[GenerationJob[Any]]) -> Placed:
@@ -164,13 +165,20 @@ def check_environments(placement: Placement) -> None:
 def text_of(placed: Placed, *, unplaced: str) -> str:
     """Return the cell that describes a placement."""
     phases = ["; ".join(", ".join(names) or unplaced for names in processes) for processes in placed.phases]
-    return ", then ".join(phases)
+    return ", then ".join(phase or "none" for phase in phases)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.machine}, {row.command}".replace("`", ""))
 def test_row_of_the_page(row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build(row.machine, FakeMachine(tmp_path / "machine", monkeypatch), monkeypatch)
     monkeypatch.chdir(tmp_path)
+    used = re.findall(r"(\d+) in use by another job", row.machine)
+    with reserve_gpus([gpu for gpu in find_gpus().gpus if gpu.name in used]):
+        check(row)
+
+
+def check(row: Row) -> None:
+    """Check what a row says of its command."""
     if row.gpus.startswith("refused: "):
         with pytest.raises(InputError) as refused:
             place(row.command.strip("`"))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rollmill.errors import InputError
-from rollmill.inference.multi_server import assign_devices, can_start_together
+from rollmill.inference.multi_server import assigned_devices, can_start_together
 from rollmill.inference.server import ServerConfig
 from tests.gpus import FakeMachine
 
@@ -16,6 +16,12 @@ CONFIG = ServerConfig(arguments=("--x",), environment={"MORE": "more"})
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
     return FakeMachine(tmp_path / "machine", monkeypatch)
+
+
+def assign_devices(config, count, vllm_args=""):
+    """Return the configurations, of which the reservations end at once."""
+    with assigned_devices(config, count, vllm_args) as configs:
+        return configs
 
 
 def gpus_of(configs):
@@ -78,3 +84,22 @@ def test_without_a_gpu_nothing_is_placed(machine, monkeypatch):
     monkeypatch.setenv(SEE, "")
     assert assign_devices(CONFIG, 2) == [CONFIG, CONFIG]
     assert not can_start_together([CONFIG, CONFIG])
+
+
+def test_gpus_are_reserved_while_the_servers_run(machine):
+    machine.show_gpus(3)
+    with assigned_devices(CONFIG, 1) as first, assigned_devices(CONFIG, 1) as second:
+        assert gpus_of([*first, *second]) == ["0", "1"]
+    with assigned_devices(CONFIG, 3) as configs:
+        assert gpus_of(configs) == ["0", "1", "2"]
+
+
+def test_servers_of_given_memory_share_a_gpu_with_each_other_only(machine, monkeypatch):
+    machine.show_gpus(1)
+    given = "--gpu-memory-utilization 0.4"
+    with assigned_devices(CONFIG, 1, given), assigned_devices(CONFIG, 1, given) as configs:
+        assert configs == [CONFIG]
+        with pytest.raises(InputError, match=r"^in use by another job: GPU 0: wait for its end"):
+            assign_devices(CONFIG, 1)
+        monkeypatch.setenv("ROLLMILL_SHARE_GPUS", "1")
+        assert assign_devices(CONFIG, 1) == [CONFIG]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rollmill.inference.visible_gpus import find_gpus
+from rollmill.inference.visible_gpus import Gpu, find_gpus
 from tests.gpus import FakeMachine
 
 SEE = "CUDA_VISIBLE_DEVICES"
@@ -59,8 +59,18 @@ def test_what_nvidia_smi_lists_counts_more_than_the_files(machine: FakeMachine) 
 
 def test_gpus_of_wsl_are_counted_by_nvidia_smi(machine: FakeMachine) -> None:
     machine.show("dxg")
-    machine.nvidia_smi_lists(["GPU 0: NVIDIA GeForce RTX 4090 (UUID: GPU-a0)", "GPU 1: NVIDIA T4 (UUID: GPU-a1)"])
-    assert find_gpus({}).models == ["NVIDIA GeForce RTX 4090", "NVIDIA T4"]
+    machine.nvidia_smi_lists(["GPU 0: NVIDIA T4 (UUID: GPU-a0)", "GPU 1: NVIDIA T4 (UUID: GPU-a1)"])
+    assert find_gpus({}).models == ["NVIDIA T4", "NVIDIA T4"]
+
+
+def test_index_of_a_gpu_among_different_ones_is_certain_in_the_order_of_the_bus(machine: FakeMachine) -> None:
+    """CUDA's default order begins with the fastest one, that of nvidia-smi with the first on the bus."""
+    machine.show("nvidiactl", "nvidia0", "nvidia1")
+    machine.nvidia_smi_lists(["GPU 0: NVIDIA T4 (UUID: GPU-a0)", "GPU 1: NVIDIA H200 (UUID: GPU-a1)"])
+    ordered = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    assert find_gpus(ordered).gpus == (Gpu("0", "NVIDIA T4", "GPU-a0"), Gpu("1", "NVIDIA H200", "GPU-a1"))
+    assert find_gpus({}).gpus == (Gpu("0"), Gpu("1"))
+    assert find_gpus({SEE: "GPU-a1"}).gpus == (Gpu("GPU-a1", "NVIDIA H200", "GPU-a1"),)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +151,7 @@ def test_driver_s_files_name_gpus_by_the_number_of_the_device_file(machine: Fake
         folder.mkdir(parents=True)
         text = f"Model: \t\t {model}\nGPU UUID: \t GPU-a{minor}\nDevice Minor: \t {minor}\n"
         (folder / "information").write_text(text)
-    assert find_gpus({}).models == ["NVIDIA H200", "NVIDIA T4"]
+    assert find_gpus({"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}).models == ["NVIDIA H200", "NVIDIA T4"]
     assert find_gpus({SEE: "GPU-a5"}).names == ("GPU-a5",)
     assert find_gpus({SEE: "GPU-a0"}).names == ()
 

@@ -4,20 +4,43 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rollmill.errors import InputError
 from rollmill.inference.devices import AMD, KIND, has_only_amd, nvidia_files, refusal, wants_cpu
-from rollmill.inference.placement import Placement, place_samplers
-from rollmill.inference.visible_gpus import find_gpus
+from rollmill.inference.gpu_reservation import free_gpus
+from rollmill.inference.placement import Placement, in_use_message, place_samplers
+from rollmill.inference.visible_gpus import Gpu, find_gpus
 from rollmill.inference.vllm_install import ask_torch_of
 from rollmill.jobs.optimal_sampling.parameters import OptimalSampling
 
 
 def place_processes(parameters: OptimalSampling, environment: Mapping[str, str] | None = None) -> Placement:
-    """Return the GPU of each process. Raises `InputError` as `place_samplers` does."""
-    gpus = find_gpus(_variables(parameters, environment))
-    return place_samplers(gpus, parameters.gpu_workers, _devices(parameters))
+    """Return the GPUs of each process. Raises `InputError` as `place_samplers` does, and for a named one in use."""
+    variables, devices = _variables(parameters, environment), _devices(parameters)
+    free = free_gpus(variables)
+    if not any(":" in device for device in devices):
+        return place_samplers(free, parameters.gpu_workers, devices)
+    placement = place_samplers(find_gpus(variables), parameters.gpu_workers, devices)
+    taken = [gpu for gpu in free.in_use if any(gpu.name in names for names in placement.processes)]
+    if taken:
+        raise InputError(in_use_message(taken))
+    return placement
+
+
+def gpus_of_process(devices: Sequence[str], *, two_models: bool) -> list[Gpu]:
+    """Return the GPUs that this process uses, of those that it sees.
+
+    Args:
+        devices: Device of pi_theta and, if it is named, of pi_t.
+        two_models: Whether both have weights of their own: on devices that are not named they take two GPUs, if this
+            process sees as many.
+    """
+    visible = find_gpus().gpus
+    indices = {int(device.partition(":")[2] or 0) for device in devices if device.startswith("cuda")}
+    if "auto" in devices:
+        indices |= set(range(2 if two_models else 1))
+    return [gpu for index, gpu in enumerate(visible) if index in indices]
 
 
 def check_torch(parameters: OptimalSampling, environment: Mapping[str, str] | None = None) -> None:

@@ -6,14 +6,15 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from rollmill.errors import InputError, RunStoppedError
 from rollmill.inference.devices import VISIBLE, use_line
 from rollmill.inference.supervised_process import SupervisedProcess
 from rollmill.jobs.training.advice import memory_advice
-from rollmill.jobs.training.hardware import training_placement, used_device
+from rollmill.jobs.training.hardware import reserved_for_training, used_device
 from rollmill.jobs.training.work import LOGS, TrainingWork, read_outcome
 
 _log = logging.getLogger(__name__)
@@ -28,15 +29,22 @@ _TAIL_BYTES = 4000
 def run_worker(work: TrainingWork, stop: Callable[[], bool] | None = None) -> None:
     """Run one stage of a run in a worker process, to its end; the worker ends with this process.
 
-    Raises `InputError` as `training_placement` does, with the worker's message, or with advice on memory where it was
-    killed, and `RunStoppedError`
-    where it left no message, or where `stop`, polled every 0.2 s, returns True: then the worker is ended first.
+    Raises `InputError` as `reserved_for_training` does, with the worker's message, or with advice on memory where it
+    was killed, and `RunStoppedError` where it left no message, or where `stop`, polled every 0.2 s, returns True: then
+    the worker is ended first.
     """
     work.folder.mkdir(parents=True, exist_ok=True)
     work.write()
     log = work.directory / LOGS / LOG
     log_begin = log.stat().st_size if log.exists() else 0
-    process = SupervisedProcess(worker_command(work), log=log, environment=_environment(work, os.environ))
+    with _worker_environment(work, os.environ) as environment:
+        code = _run_process(work, SupervisedProcess(worker_command(work), log=log, environment=environment), stop)
+    if code:
+        _raise_failure(work, code, log, log_begin)
+
+
+def _run_process(work: TrainingWork, process: SupervisedProcess, stop: Callable[[], bool] | None) -> int:
+    """Wait for the worker's end; return its exit code. Raises `RunStoppedError` as `run_worker` does."""
     announced = work.stage == "merge"
     try:
         while (code := process.wait(_POLL_S)) is None:
@@ -47,10 +55,9 @@ def run_worker(work: TrainingWork, stop: Callable[[], bool] | None = None) -> No
                 raise RunStoppedError(
                     f"training in {work.directory} was stopped from outside; run the same command again to continue"
                 )
+        return code
     finally:
         process.end()
-    if code:
-        _raise_failure(work, code, log, log_begin)
 
 
 def worker_command(work: TrainingWork) -> list[str]:
@@ -66,17 +73,20 @@ def worker_command(work: TrainingWork) -> list[str]:
     return [sys.executable, "-m", "torch.distributed.run", *launch, *worker]
 
 
-def _environment(work: TrainingWork, environment: Mapping[str, str]) -> dict[str, str]:
-    return {
-        # Merging takes no GPU, and may follow on another machine.
-        **(
-            {VISIBLE: ""} if work.stage == "merge" else training_placement(work.parameters, environment).environments[0]
-        ),
-        "HF_DATASETS_CACHE": str(work.folder / "cache"),
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "PYTHONUNBUFFERED": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
+@contextmanager
+def _worker_environment(work: TrainingWork, environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """Yield the variables of a worker, whose GPUs are reserved during the block."""
+    # Merging takes no GPU, and may follow on another machine.
+    merging = work.stage == "merge"
+    reserved = nullcontext({VISIBLE: ""}) if merging else reserved_for_training(work.parameters, environment)
+    with reserved as gpus:
+        yield {
+            **gpus,
+            "HF_DATASETS_CACHE": str(work.folder / "cache"),
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "PYTHONUNBUFFERED": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
 
 
 def _raise_failure(work: TrainingWork, code: int, log: Path, log_begin: int) -> None:

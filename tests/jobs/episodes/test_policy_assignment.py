@@ -190,7 +190,7 @@ def test_if_one_server_does_not_start_all_end(tmp_path, server, monkeypatch, tog
     """The second one ends at once: the first is running by then, or, side by side, still starting."""
     if together:
         gpus = VisibleGpus((Gpu("0"), Gpu("1")))
-        monkeypatch.setattr(multi_server, "find_gpus", lambda *_: gpus)
+        monkeypatch.setattr(multi_server, "free_gpus", lambda *_, **__: gpus)
         devices = {"CUDA_VISIBLE_DEVICES": "0,1", "ROLLMILL_KIND": ""}
         server = server.model_copy(update={"environment": {**server.environment, **devices}})
     lora = write_adapter(tmp_path / "lora")

@@ -176,7 +176,8 @@ def test_merging_needs_no_gpu(tmp_path):
 def environment_of(folder, environment, *, stage="train", **options):
     requested = TrainLora(**ARGUMENTS, **options)
     work = TrainingWork(stage=stage, parameters=requested, base="m", train=[], validation=[], directory=folder)
-    return process._environment(work, environment)
+    with process._worker_environment(work, environment) as variables:
+        return variables
 
 
 @pytest.mark.parametrize(("device", "gpus"), [("cpu", 2), ("cuda", 0)])
