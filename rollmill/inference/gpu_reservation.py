@@ -52,12 +52,12 @@ def reserve_gpus(
         shared: Whether other jobs may use them, too, that also say so: servers with a given share of memory.
         environment: Environment, which may have `ROLLMILL_SHARE_GPUS`; None for this process's.
     """
-    with ExitStack() as held:
+    with ExitStack() as locks:
         for gpu in {} if _are_shared(environment) else dict.fromkeys(gpus):
             file = _open(gpu)
             if file is None:
                 continue
-            held.callback(os.close, file)
+            locks.callback(os.close, file)
             deadline = time.monotonic() + _PATIENCE_S
             while not _lock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
                 if time.monotonic() > deadline:

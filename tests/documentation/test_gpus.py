@@ -97,7 +97,7 @@ def build(cell: str, machine: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> N
         machine.hang()
 
 
-def place(command: str) -> Placed:
+def place_command(command: str) -> Placed:
     """Parse a command's flags as it does, and place its processes as it does."""
     program, name, *flags = shlex.split(command)
     assert program == "rollmill"
@@ -181,10 +181,10 @@ def check(row: Row) -> None:
     """Check what a row says of its command."""
     if row.gpus.startswith("refused: "):
         with pytest.raises(InputError) as refused:
-            place(row.command.strip("`"))
+            place_command(row.command.strip("`"))
         assert str(refused.value) == row.gpus.removeprefix("refused: ").strip("`").strip()
         return
-    placed = place(row.command.strip("`"))
+    placed = place_command(row.command.strip("`"))
     assert text_of(placed, unplaced=UNPLACED if UNPLACED in row.gpus else CPU) == row.gpus
     assert list(placed.says) == [note for note in [row.says.strip("`")] if note]
 

@@ -90,10 +90,10 @@ def test_process_sees_no_gpu_that_is_in_use_even_if_all_free_ones_are_its_own(ma
 
 
 def test_failed_reservation_of_several_leaves_none(machine: FakeMachine) -> None:
-    one, two = reversed(find_gpus({}).gpus)
+    gpus = find_gpus({}).gpus[::-1]
     with other_job():
         with pytest.raises(InputError):
-            reserve_gpus([one, two]).__enter__()
+            reserve_gpus(gpus).__enter__()
         assert free_names() == ("1",)
 
 

@@ -96,8 +96,8 @@ def test_gpus_are_reserved_while_the_servers_run(machine):
 
 def test_servers_of_given_memory_share_a_gpu_with_each_other_only(machine, monkeypatch):
     machine.show_gpus(1)
-    given = "--gpu-memory-utilization 0.4"
-    with assigned_devices(CONFIG, 1, given), assigned_devices(CONFIG, 1, given) as configs:
+    memory = "--gpu-memory-utilization 0.4"
+    with assigned_devices(CONFIG, 1, memory), assigned_devices(CONFIG, 1, memory) as configs:
         assert configs == [CONFIG]
         with pytest.raises(InputError, match=r"^in use by another job: GPU 0: wait for its end"):
             assign_devices(CONFIG, 1)
