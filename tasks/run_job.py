@@ -45,8 +45,9 @@ def run_job(job: GenerationJob[OutcomeT], store: ResultUploader | None = None) -
     """
     services = cache(partial(find_services, job.parameters))  # reads the blocks once, and only if needed
     is_new = read_request_changes(job) is None
+    placement_notes: tuple[str, ...] = ()
     if is_new and not job.reverify:
-        check_placement(job, services())  # before the problems are loaded
+        placement_notes = check_placement(job, services())  # before the problems are loaded
         job = adapt_to_servers(job, services())  # before its identity is computed
     with opened_run(job) as run:
         if job.retry == "failed":
@@ -56,6 +57,7 @@ def run_job(job: GenerationJob[OutcomeT], store: ResultUploader | None = None) -
             result_of(score_again.submit(job, run))
         elif progress.left:
             if not is_new:
+                placement_notes = check_placement(job, services())
                 job = adapt_to_servers(job, services())
                 run.note_changes(dict(job.request_changes))
             run.add_notes(job.context_notes(run, services()))
@@ -64,7 +66,7 @@ def run_job(job: GenerationJob[OutcomeT], store: ResultUploader | None = None) -
                 get_run_logger().info("%s: columns of the problems: %s", job.name, visible_line(taken))
             for note in run.manifest.notes:
                 get_run_logger().info("%s: %s", job.name, note)
-            for note in check_placement(job, services()):
+            for note in placement_notes:
                 get_run_logger().info("%s: %s", job.name, note)
             make_rollouts(job, run, progress)
         outcome = result_of(write_results.submit(job, run, progress))

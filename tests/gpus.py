@@ -58,12 +58,12 @@ class FakeMachine:
                 f"  MIG 1g.18gb     Device  {each}: (UUID: MIG-a{number}-{each})"
                 for each in range(divided.get(number, 0))
             ]
-            modes.append(f"GPU-a{number}, {'Enabled' if number in divided else 'Disabled'}")
+            modes.append(f"GPU-a{number}, {'Enabled' if number in divided else 'Disabled'}, NVIDIA H200")
         if smi:
             self.nvidia_smi_lists(listed, modes)
 
     def nvidia_smi_lists(self, gpus: Sequence[str], modes: Sequence[str] = ()) -> None:
-        """Adds the program with the lines of its `-L`, and of its query of UUIDs and MIG modes."""
+        """Adds the program with the lines of its `-L`, and of its query of UUIDs, MIG modes and names."""
         for name, lines in (("gpus", gpus), ("modes", modes)):
             (self.programs / name).write_text("".join(f"{line}\n" for line in lines))
         self._program(f'case "$1" in -L) cat "{self.programs}/gpus" ;; *mig*) cat "{self.programs}/modes" ;; esac')

@@ -12,7 +12,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def reserve_gpus(
             file = _open(gpu)
             if file is None:
                 continue
-            locks.callback(os.close, file)
+            locks.callback(_release, file)
             deadline = time.monotonic() + _PATIENCE_S
             while not _lock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
                 if time.monotonic() > deadline:
@@ -91,6 +91,13 @@ def _lock(file: int, kind: int) -> bool:
         # Other errors are those of a file system without locks, where nothing can be reserved.
         return error.errno not in (errno.EWOULDBLOCK, errno.EINTR)
     return True
+
+
+def _release(file: int) -> None:
+    """Unlock and close a file. Only closed, it would stay locked by processes that were forked in the meantime."""
+    with suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_UN)
+    os.close(file)
 
 
 def _open(gpu: Gpu) -> int | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,9 @@ from rollmill.inference import devices
 from rollmill.inference.devices import DEVICE_FILE, VISIBLE, WSL_FILE, ask_nvidia_smi, nvidia_files, wants_cpu
 
 UNKNOWN_MODEL = "a GPU"
-_GPU_LINE = re.compile(r"GPU (\d+): (.*?)(?: \(UUID: (\S+)\))?$")
+_FIELDS = "uuid,mig.mode.current,name"
+_ROW = re.compile(r"(?P<uuid>GPU-\S+), (?P<mode>Enabled|Disabled|\[.*?\]), (?P<model>.+)")
+_GPU_LINE = re.compile(r"GPU \d+: (.*?)(?: \(UUID: (\S+)\))?$")
 _MIG_LINE = re.compile(r"\s+MIG \S+\s+Device\s+\d+: \(UUID: (\S+)\)$")
 _OLD_MIG = re.compile(r"MIG-(GPU-.*)/\d+/\d+")
 """A MIG instance in the form of drivers before 470: GPU, GPU instance, compute instance."""
@@ -94,7 +96,7 @@ class _MachineGpu(NamedTuple):
 def find_gpus(environment: Mapping[str, str] | None = None) -> VisibleGpus:
     """Return the NVIDIA GPUs that a process with this environment may use; none where it asks for the CPU.
 
-    `nvidia-smi -L` lists the GPUs. Where it is missing, fails or hangs, the device files are counted. The index of a
+    nvidia-smi lists the GPUs. Where it is missing, fails or hangs, the device files are counted. The index of a
     GPU in CUDA is its place in that list: a container with /dev/nvidia3 and /dev/nvidia5 has the GPUs 0 and 1.
     `NVIDIA_VISIBLE_DEVICES` has no effect: it tells a container's runtime what to mount, and here only that counts.
 
@@ -201,23 +203,31 @@ def _machine_gpus() -> list[_MachineGpu]:
 
 
 def _listed_by_nvidia_smi() -> list[_MachineGpu]:
-    """Return the GPUs that `nvidia-smi -L` lists, with their MIG instances."""
+    """Return the GPUs that nvidia-smi lists, with their MIG instances.
+
+    Without persistence mode each call initialises every GPU, so that one call has to do where none is in MIG mode. It
+    fails with drivers that do not know MIG.
+    """
+    rows = [_ROW.fullmatch(line) for line in ask_nvidia_smi(f"--query-gpu={_FIELDS}", "--format=csv,noheader")]
+    matches = [row for row in rows if row]
+    if not matches or len(matches) < len(rows):
+        return _listed_with_instances()
+    if not any(row["mode"] == "Enabled" for row in matches):
+        return [_MachineGpu(str(index), row["model"], row["uuid"]) for index, row in enumerate(matches)]
+    in_mig_mode = {row["uuid"] for row in matches if row["mode"] == "Enabled"}
+    listed = _listed_with_instances()
+    return [gpu._replace(is_shown=bool(gpu.instances) or gpu.uuid not in in_mig_mode) for gpu in listed]
+
+
+def _listed_with_instances() -> list[_MachineGpu]:
+    """Return the GPUs and MIG instances of `nvidia-smi -L`."""
     gpus: list[_MachineGpu] = []
     for line in ask_nvidia_smi("-L"):
         if match := _GPU_LINE.match(line):
-            gpus.append(_MachineGpu(str(len(gpus)), match[2], match[3] or ""))
+            gpus.append(_MachineGpu(str(len(gpus)), match[1], match[2] or ""))
         elif gpus and (match := _MIG_LINE.match(line)):
             gpus[-1] = gpus[-1]._replace(instances=(*gpus[-1].instances, match[1]))
-    if not gpus:
-        return []
-    modes = dict(_pairs(ask_nvidia_smi("--query-gpu=uuid,mig.mode.current", "--format=csv,noheader")))
-    return [gpu._replace(is_shown=bool(gpu.instances) or modes.get(gpu.uuid) != "Enabled") for gpu in gpus]
-
-
-def _pairs(lines: Iterable[str]) -> Iterable[tuple[str, str]]:
-    for line in lines:
-        first, _, second = line.partition(",")
-        yield first.strip(), second.strip()
+    return gpus
 
 
 def _driver_facts() -> dict[int, tuple[str, str]]:

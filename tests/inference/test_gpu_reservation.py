@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -101,6 +102,18 @@ def test_reservation_ends_with_the_block(machine: FakeMachine) -> None:
     with reserve_gpus(find_gpus({}).gpus):
         assert free_names() == ()
     assert free_names() == ("0", "1")
+
+
+def test_forked_process_does_not_keep_a_reservation(machine: FakeMachine) -> None:
+    with reserve_gpus(find_gpus({}).gpus):
+        child = os.fork()
+        if not child:
+            signal.pause()
+    try:
+        assert free_names() == ("0", "1")
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_other_users_can_lock_the_files(machine: FakeMachine) -> None:

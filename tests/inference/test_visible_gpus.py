@@ -44,6 +44,20 @@ def test_nvidia_smi_that_lists_nothing_is_not_believed(machine: FakeMachine, cod
     assert find_gpus({}).names == ("0",)
 
 
+def test_nvidia_smi_is_run_once_where_no_gpu_is_in_mig_mode(machine: FakeMachine) -> None:
+    """It may take a second for each GPU."""
+    machine.show("nvidiactl", "nvidia0", "nvidia1")
+    machine.nvidia_smi_lists([], ["GPU-a0, Disabled, NVIDIA H200", "GPU-a1, [N/A], NVIDIA H200"])
+    assert find_gpus({}).gpus == (Gpu("0", "NVIDIA H200", "GPU-a0"), Gpu("1", "NVIDIA H200", "GPU-a1"))
+
+
+@pytest.mark.parametrize("answer", ["GPU-a0, Disabled", 'Field "mig.mode.current" is not a valid field to query.'])
+def test_driver_that_does_not_know_mig_lists_its_gpus(machine: FakeMachine, answer: str) -> None:
+    machine.show("nvidiactl", "nvidia0", "nvidia1")
+    machine.nvidia_smi_lists(["GPU 0: Tesla K80 (UUID: GPU-a0)"], [answer])
+    assert find_gpus({}).gpus == (Gpu("0", "Tesla K80", "GPU-a0"),)
+
+
 def test_nvidia_smi_alone_is_no_gpu(machine: FakeMachine) -> None:
     machine.nvidia_smi_lists(["GPU 0: NVIDIA H200 (UUID: GPU-a0)"])
     assert find_gpus({}).names == ()

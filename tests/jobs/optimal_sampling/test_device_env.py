@@ -1,5 +1,8 @@
 """Placement of q* processes, and the check of their torch: the real one, a build for CPUs."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -70,3 +73,13 @@ def test_amd_gpu_is_refused(tmp_path, machine):
     machine.show("kfd")
     with pytest.raises(InputError, match="the AMD GPU here"):
         check_torch(parameters(tmp_path, device="auto"), {})
+
+
+def test_placement_imports_no_torch(tmp_path):
+    code = (
+        "import sys; from rollmill.jobs.optimal_sampling.device_env import check_torch, place_processes\n"
+        "from rollmill.jobs.optimal_sampling.parameters import OptimalSampling\n"
+        "call = OptimalSampling(model_theta='org/m', dataset='rows.jsonl', output='out.jsonl')\n"
+        "place_processes(call), check_torch(call); sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
