@@ -178,8 +178,9 @@ class BubblewrapSandbox:
             with self._state:
                 if self._closed:
                     raise SandboxError(f"sandbox {self._id} is closed", type_="unknown_sandbox")
-                arguments = shell_arguments(command, cwd, self._spec.limits)
-                self._running = Namespace(self._mark, self._launcher, [*self._settings, *setenv], arguments)
+                arguments = shell_arguments(command, cwd)
+                settings = [*self._settings, *setenv]
+                self._running = Namespace(self._mark, self._launcher, settings, arguments, self._spec.limits)
             limit_s = self._spec.timeout_s if timeout_s is None else timeout_s
             try:
                 with TimedStep(limit_s):
