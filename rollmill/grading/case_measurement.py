@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
-from rollmill.grading.benchmark_runner import GRACE_S, LEAST_S, MUCH_SLOWER, WrongBenchmarkError
+from rollmill.grading.benchmark_runner import GRACE_S, MUCH_SLOWER, WrongBenchmarkError
 from rollmill.grading.cases import OUTPUT_BYTES, CaseInputs
 from rollmill.grading.clean_copy import COMMAND_ENVIRONMENT, Overlay, ProblemError
 from rollmill.grading.prepared import BuiltProblem
 from rollmill.grading.speedup import SEED_BITS
 from rollmill.sandboxes.sandbox import CaseAnswers, Execution
 
+_LEAST_S = 0.005
+"""Least seconds of a version: below that, when its process is scheduled decides."""
 _START_TOLERANCE_S = 0.01
 _START_TOLERANCE = 0.25
 """Share of the start commit's start-up that is noise. A table that takes longer to compute at import is charged."""
@@ -22,16 +24,11 @@ _AROUND = 30
 
 
 class Charge(NamedTuple):
-    """Seconds that a change needs longer than the start commit outside of the calls that are measured."""
+    """Seconds that a run with the change needs longer than the start commit outside of the measured calls."""
 
     start_s: float
     decode_s: float
     encode_s: float
-
-    @property
-    def total_s(self) -> float:
-        """Return the seconds that are added to the change's time."""
-        return self.start_s + self.decode_s + self.encode_s
 
 
 def answer_cases(prepared: BuiltProblem, overlay: Overlay, cases: Sequence[str], limit_s: float) -> CaseAnswers:
@@ -66,13 +63,24 @@ class CaseMeasurement:
         """The latest run with the change; its output is what the program wrote to standard error."""
         self.before: list[CaseAnswers] = []
         self.after: list[CaseAnswers] = []
-        self.charges: list[Charge] = []
         self.edge_cases = 0
 
     @property
-    def charged_s(self) -> float:
-        """Return the mean seconds of a run that were added to the change's time."""
-        return fmean(charge.total_s for charge in self.charges) if self.charges else 0.0
+    def charge(self) -> Charge:
+        """Return the mean charge of the runs so far."""
+        pairs = list(zip(self.before, self.after, strict=True))
+        decoding_s, encoding_s = (fmean(_excess(*pair, part) for pair in pairs) for part in (decode_s, encode_s))
+        return Charge(self.start_charge_s(), decoding_s, encoding_s)
+
+    def start_charge_s(self) -> float:
+        """Return the seconds that the start of the program takes longer with the change, beyond noise.
+
+        They are added to the time of every pair. The mean of all pairs, since one slow start on a busy machine is much
+        longer than the calls of a fast change; the change has no case yet that it could work on.
+        """
+        before_s = fmean(run.times[0].decode_s for run in self.before)
+        after_s = fmean(run.times[0].decode_s for run in self.after)
+        return max(after_s - before_s * (1 + _START_TOLERANCE) - _START_TOLERANCE_S, 0.0)
 
     def check_edges(self, seeds: int) -> None:
         """Compare the outputs of edge cases of this number of fresh seeds.
@@ -87,19 +95,18 @@ class CaseMeasurement:
     def run_pair(self, seed: int, changed_first: bool) -> tuple[float, float]:
         """Return the seconds before and after the change, on the cases of that seed.
 
+        What the change needs longer for decoding, or for encoding, is added to its time, each for itself: work that is
+        moved there is charged, and does not hide behind another part that became faster.
         Raises as `check_edges` does.
         """
         (cases,) = self._inputs.generate("speed", [seed])
         before, after = self._answer_both(cases, "the benchmark's outputs are wrong", changed_first=changed_first)
-        charge = _charge(before, after)
-        self.before.append(before)
-        self.after.append(after)
-        self.charges.append(charge)
-        before_s = sum(time.answer_s for time in before.times)
-        after_s = sum(time.answer_s for time in after.times) + charge.total_s
+        self.before.append(before.model_copy(update={"outputs": []}))
+        self.after.append(after.model_copy(update={"outputs": []}))
         # A change that is ten times slower has lost: its next run need not use the problem's whole time limit.
         self._limit_s = min(self._prepared.problem.timeout_s, MUCH_SLOWER * before.seconds + GRACE_S)
-        return max(before_s, LEAST_S), max(after_s, LEAST_S)
+        charged_s = _excess(before, after, decode_s) + _excess(before, after, encode_s)
+        return max(before.answer_s, _LEAST_S), max(after.answer_s + charged_s, _LEAST_S)
 
     def _answer_both(self, cases: list[str], wrong: str, *, changed_first: bool) -> tuple[CaseAnswers, CaseAnswers]:
         """Return the answers before and after the change; `wrong` begins the error's message where they differ."""
@@ -137,17 +144,18 @@ class CaseMeasurement:
             raise ProblemError(f"worker_command of {name} gave two outputs for one case at the start commit: {why}")
 
 
-def _charge(before: CaseAnswers, after: CaseAnswers) -> Charge:
-    """Return what the change needs longer outside of the measured calls: each part for itself, so that none hides."""
-    start_s = before.times[0].decode_s  # the first case is decoded while the program starts
-    tolerance_s = _START_TOLERANCE_S + _START_TOLERANCE * start_s
-    decode_s = sum(time.decode_s for time in after.times[1:]) - sum(time.decode_s for time in before.times[1:])
-    encode_s = sum(time.encode_s for time in after.times) - sum(time.encode_s for time in before.times)
-    return Charge(
-        start_s=max(after.times[0].decode_s - start_s - tolerance_s, 0.0),
-        decode_s=max(decode_s, 0.0),
-        encode_s=max(encode_s, 0.0),
-    )
+def _excess(before: CaseAnswers, after: CaseAnswers, part: Callable[[CaseAnswers], float]) -> float:
+    return max(part(after) - part(before), 0.0)
+
+
+def decode_s(run: CaseAnswers) -> float:
+    """Return the seconds for decoding; the first case is decoded while the program starts."""
+    return sum(time.decode_s for time in run.times[1:])
+
+
+def encode_s(run: CaseAnswers) -> float:
+    """Return the seconds for encoding."""
+    return sum(time.encode_s for time in run.times)
 
 
 def first_difference(cases: Sequence[str], before: CaseAnswers, after: CaseAnswers) -> str | None:

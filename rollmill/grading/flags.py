@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from statistics import fmean
 
-from rollmill.grading.case_measurement import Charge
+from rollmill.grading.case_measurement import Charge, decode_s, encode_s
 from rollmill.sandboxes.sandbox import CaseAnswers
 
 IN_ONE_PROCESS = (
@@ -13,8 +14,9 @@ IN_ONE_PROCESS = (
     "inputs_command and worker_command"
 )
 
-_CHARGED_S, _CHARGED = 0.01, 0.02
-"""A run's mean charge has a flag above these seconds and this share of the start commit's time; below is noise."""
+_STARTED_S, _CHARGED_S, _CHARGED = 0.03, 0.01, 0.02
+"""A charge has a flag above these seconds and this share of the start commit's time; below is noise."""
+_SAVED_S, _SAVED = 0.005, 0.4
 _MORE_CORES = 0.25
 _LEAST_MEASURED_S = 0.3
 """CPU times have a resolution of 10 ms: less is not compared."""
@@ -87,29 +89,29 @@ def fewer_lines(lines: int, at_start: int) -> list[str]:
     return [f"the tests say less than at the start commit: {lines} lines, not {at_start}"] if lines < at_start else []
 
 
-def measured_flags(before: Sequence[CaseAnswers], after: Sequence[CaseAnswers], charges: Sequence[Charge]) -> list[str]:
+def measured_flags(before: Sequence[CaseAnswers], after: Sequence[CaseAnswers], charge: Charge) -> list[str]:
     """Return flags for work outside of the measured calls, and for work on more cores than at the start commit."""
     flags = []
-    whole_s = sum(_answer_s(run) for run in before)
-    for field, what in (
-        ("start_s", "starting up and importing"),
-        ("decode_s", "before the calls"),
-        ("encode_s", "after the calls"),
+    share_s = _CHARGED * fmean(run.answer_s for run in before)
+    for charged_s, least_s, what in (
+        (charge.start_s, _STARTED_S, "starting up and importing"),
+        (charge.decode_s, _CHARGED_S, "before the calls"),
+        (charge.encode_s, _CHARGED_S, "after the calls"),
     ):
-        charged_s = sum(getattr(charge, field) for charge in charges)
-        if charged_s > max(_CHARGED_S * len(charges), _CHARGED * whole_s):
+        if charged_s > max(least_s, share_s):
+            longer = f"{what} it takes {charged_s * 1000:.1f} ms a run longer than the start commit"
+            flags.append(f"untimed work was charged: {longer}")
+    for part, what in ((decode_s, "before"), (encode_s, "after")):
+        saved_s = fmean(map(part, before)) - fmean(map(part, after))
+        if saved_s > max(_SAVED_S, _SAVED * fmean(map(part, before))):
             flags.append(
-                f"untimed work was charged: {what} it takes {charged_s / len(charges) * 1000:.1f} ms a run longer than "
-                "the start commit"
+                f"untimed work became less: {what} the calls it takes {saved_s * 1000:.1f} ms less than the start "
+                "commit, so that it could work there instead"
             )
     cores, at_start = _cores(after), _cores(before)
     if cores is not None and at_start is not None and cores > at_start + _MORE_CORES:
         flags.append(f"it uses {cores:.1f} cores, not {at_start:.1f}: it may be parallel, not faster")
     return flags
-
-
-def _answer_s(run: CaseAnswers) -> float:
-    return sum(time.answer_s for time in run.times)
 
 
 def _cores(runs: Sequence[CaseAnswers]) -> float | None:

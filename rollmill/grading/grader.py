@@ -6,6 +6,7 @@ import os
 import random
 import weakref
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import gettempdir, mkdtemp
 from threading import Lock
@@ -128,9 +129,10 @@ class LocalGrader:
         except WrongBenchmarkError as error:
             raise _EndedError("test", str(error)) from error
         with self._measuring.turn():
-            details = self._compare(case, measurement)
-        case.flags += measured_flags(measurement.before, measurement.after, measurement.charges)
-        case.facts["metadata"] = {"edge_cases": measurement.edge_cases, "charged_s": measurement.charged_s}
+            details = self._compare(case, measurement, measurement.start_charge_s)
+        charge = measurement.charge
+        case.flags += measured_flags(measurement.before, measurement.after, charge)
+        case.facts["metadata"] = {"edge_cases": measurement.edge_cases, "charged_s": charge._asdict()}
         return details
 
     def _measure_by_benchmark(self, case: _Case, prepared: BuiltProblem, changed: Overlay) -> SpeedupDetails:
@@ -138,14 +140,16 @@ class LocalGrader:
         case.flags.append(IN_ONE_PROCESS)
         measurement = Measurement(prepared, changed)
         with self._measuring.turn():
-            details = self._compare(case, measurement)
+            details = self._compare(case, measurement, lambda: 0.0)
         case.facts["metadata"] = {"overhead_s": measurement.overhead_s}
         return details
 
-    def _compare(self, case: _Case, measurement: Measurement | CaseMeasurement) -> SpeedupDetails:
+    def _compare(
+        self, case: _Case, measurement: Measurement | CaseMeasurement, charge_s: Callable[[], float]
+    ) -> SpeedupDetails:
         try:
             # The order is nothing that the change could know or choose.
-            return compare(measurement.run_pair, self._pairs, random.SystemRandom())
+            return compare(measurement.run_pair, self._pairs, random.SystemRandom(), charge_s)
         except WrongBenchmarkError as error:
             raise _EndedError("benchmark", str(error)) from error
         finally:

@@ -101,6 +101,11 @@ class CaseAnswers(BaseModel):
     """CPU seconds of all its processes; None where the sandbox does not know them."""
 
     @property
+    def answer_s(self) -> float:
+        """The seconds of the calls of the code under test."""
+        return sum(time.answer_s for time in self.times)
+
+    @property
     def seconds(self) -> float:
         """The wall time from the program's start to the last output."""
         return sum(time.decode_s + time.answer_s + time.encode_s for time in self.times)
