@@ -191,7 +191,7 @@ def test_if_one_server_does_not_start_all_end(tmp_path, server, monkeypatch, tog
     if together:
         gpus = VisibleGpus((Gpu("0"), Gpu("1")))
         monkeypatch.setattr(multi_server, "free_gpus", lambda *_, **__: gpus)
-        devices = {"CUDA_VISIBLE_DEVICES": "0,1", "ROLLMILL_KIND": ""}
+        devices = {"CUDA_VISIBLE_DEVICES": "0,1", "ROLLMILL_KIND": "", "ROLLMILL_SHARE_GPUS": "1"}
         server = server.model_copy(update={"environment": {**server.environment, **devices}})
     lora = write_adapter(tmp_path / "lora")
     start_s = 600 if together else 0  # longer than this test may take: its end is not waited for
