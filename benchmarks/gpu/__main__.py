@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.gpu.ledger import REASON, Figures, Ledger, Measurement
 from benchmarks.gpu.processes import ended, machine, memory, training
 from benchmarks.gpu.sampling import decode, draw, generate, passes, waits
-from benchmarks.gpu.serving import pairs, serving, swap
+from benchmarks.gpu.serving import pairs, serving
 from benchmarks.gpu.subjects import SIZES, Subjects, choose_size
 from benchmarks.gpu.summary import bounds, last_lines, tables
 from benchmarks.targets import Targets, arguments
@@ -31,7 +31,6 @@ GROUPS: dict[str, Group] = {
     "ended": ended,
     "training": training,
     "serving": serving,
-    "swap": swap,
     "pairs": pairs,
 }
 OF_GENERATE, MOST_WAITS = 0.9, 2

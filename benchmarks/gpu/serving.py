@@ -8,7 +8,8 @@ import shutil
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,44 +22,84 @@ from benchmarks.gpu.timing import has_gpu
 _PROMPT = "What is the last digit of 7?"
 _ANSWER_S = 120.0
 _DEVELOPMENT = {"VLLM_SERVER_DEV_MODE": "1"}
-"""Variable with which vLLM has the routes that change weights."""
+"""Environment with which vLLM has the routes that change weights."""
 
 
 def serving(subjects: Subjects) -> Iterator[Measurement]:
-    """Yield the measurement of a server's start, and of the client over it."""
+    """Yield measurements of one server: its start, the client over it, and other weights in it while it runs."""
     size = _served(subjects)
     requests, in_flight = (32, 16) if size.name == "tiny" else (1024, 256)
-
-    def measure() -> Figures:
-        with _server(subjects, size) as (url, ready_s, _):
-            rates = {}
-            for contender in (BARE, ENGINE, BARE, ENGINE):  # the first turn of each warms up
-                done = run_contender(contender, url, requests=requests, in_flight=in_flight)
-                rates[contender.name] = done["requests"] / done["seconds"]
-        bare, engine = rates[BARE.name], rates[ENGINE.name]
-        return {
-            "ready_s": ready_s,
-            "bare_per_s": round(bare, 2),
-            "engine_per_s": round(engine, 2),
-            "engine_of_bare": round(engine / bare, 3),
-        }
-
-    settings = {"model": size.name, "requests": requests, "in_flight": in_flight}
-    yield Measurement("start of a vLLM server, and the engine over a bare aiohttp loop", settings, measure)
+    with ExitStack() as stack:
+        server = _Server(subjects, size, stack)
+        yield Measurement("start of a vLLM server", {"model": size.name}, lambda: {"ready_s": server.ready_s})
+        settings = {"model": size.name, "requests": requests, "in_flight": in_flight}
+        yield Measurement(
+            "engine over a bare aiohttp loop", settings, lambda: _compare_clients(server.url, requests, in_flight)
+        )
+        yield Measurement("weights swapped in a running server", {"model": size.name}, lambda: _swap(server))
 
 
-def swap(subjects: Subjects) -> Iterator[Measurement]:
-    """Yield the measurement of other weights in a running server."""
-    size = _served(subjects)
-    yield Measurement("weights swapped in a running server", {"model": size.name}, lambda: _swap(subjects, size))
+class _Server:
+    """A server of a random model, started when it is first used, and ended with a stack."""
+
+    def __init__(self, subjects: Subjects, size: Size, stack: ExitStack) -> None:
+        self._subjects, self.size, self._stack = subjects, size, stack
+
+    @cached_property
+    def _running(self) -> tuple[str, float, Path]:
+        """The server's address, the seconds of its start, and the model's folder.
+
+        Raises `NotHereError` where there is no vLLM.
+        """
+        from rollmill.inference.server import ModelServer, ServerConfig
+
+        _check_vllm()
+        self._subjects.release()
+        folder = self._stack.enter_context(scratch_folder())
+        model = save_model(self.size, folder / "model")
+        config = ServerConfig(environment=_DEVELOPMENT, max_restarts=0, arguments=("--max-model-len", "1024"))
+        server = ModelServer(config, model_path=str(model), model_name=MODEL, log_path=folder / "log")
+        began = time.perf_counter()
+        self._stack.enter_context(server)
+        return str(server.endpoint.base_url), round(time.perf_counter() - began, 1), model
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return self._running[0]
+
+    @property
+    def ready_s(self) -> float:
+        """The seconds of its start."""
+        return self._running[1]
+
+    @property
+    def folder(self) -> Path:
+        """The folder of its model."""
+        return self._running[2]
 
 
-def _swap(subjects: Subjects, size: Size) -> Figures:
+def _compare_clients(url: str, requests: int, in_flight: int) -> Figures:
+    """Measure the rates of a bare loop and of the engine, in turns of which the first of each warms up."""
+    rates = {}
+    for contender in (BARE, ENGINE, BARE, ENGINE):
+        done = run_contender(contender, url, requests=requests, in_flight=in_flight)
+        rates[contender.name] = done["requests"] / done["seconds"]
+    bare, engine = rates[BARE.name], rates[ENGINE.name]
+    return {
+        "bare_per_s": round(bare, 2),
+        "engine_per_s": round(engine, 2),
+        "engine_of_bare": round(engine / bare, 3),
+    }
+
+
+def _swap(server: _Server) -> Figures:
     """Replace the weights on disk, have the server read them, and compare its answers."""
-    with scratch_folder() as folder, _server(subjects, size, _DEVELOPMENT) as (url, _, served):
-        other = save_model(size, folder / "other", seed=2)
+    served, took_s = server.folder, []
+    with scratch_folder() as folder:
+        other = save_model(server.size, folder / "other", seed=2)
         kept = shutil.copytree(served, folder / "kept")
-        answers, took_s = [_greedy(url)], []
+        answers = [_greedy(server.url)]
         for source in (other, kept):
             for file in source.glob("*.safetensors"):
                 # A new file, not new bytes in the old one, which the server has mapped.
@@ -66,10 +107,10 @@ def _swap(subjects: Subjects, size: Size) -> Figures:
                 shutil.copyfile(file, partial)
                 partial.replace(served / file.name)
             began = time.perf_counter()
-            _post(url, "/collective_rpc", {"method": "reload_weights"})
-            _post(url, "/reset_prefix_cache", None)
+            _post(server.url, "/collective_rpc", {"method": "reload_weights"})
+            _post(server.url, "/reset_prefix_cache", None)
             took_s.append(time.perf_counter() - began)
-            answers.append(_greedy(url))
+            answers.append(_greedy(server.url))
     if answers[1] == answers[0] or answers[2] != answers[0]:
         raise RuntimeError(f"the answers do not follow the weights: {answers}")
     return {"swap_s": round(min(took_s), 3), "first_swap_s": round(took_s[0], 3)}
@@ -141,24 +182,3 @@ def _check_vllm() -> None:
         raise NotHereError(str(error)) from error
     if has_gpu() and installed.build == "cpu":
         raise NotHereError(f"{installed.package} is built for the CPU")
-
-
-@contextmanager
-def _server(
-    subjects: Subjects, size: Size, environment: dict[str, str] | None = None
-) -> Iterator[tuple[str, float, Path]]:
-    """Yield the address of a server of a random model, the seconds of its start, and the model's folder.
-
-    Raises `NotHereError` where there is no vLLM.
-    """
-    from rollmill.inference.server import ModelServer, ServerConfig
-
-    _check_vllm()
-    subjects.release()
-    with scratch_folder() as folder:
-        model = save_model(size, folder / "model")
-        config = ServerConfig(environment=environment or {}, max_restarts=0, arguments=("--max-model-len", "1024"))
-        began = time.perf_counter()
-        server = ModelServer(config, model_path=str(model), model_name=MODEL, log_path=folder / "log")
-        with server:
-            yield str(server.endpoint.base_url), round(time.perf_counter() - began, 1), model

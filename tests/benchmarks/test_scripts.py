@@ -345,28 +345,23 @@ def test_gpu_training_beside_a_bare_loop(run, tmp_path):
 
 
 def test_gpu_without_vllm_reports_the_reason(run, tmp_path):
-    flags = ("--tiny", "--out", str(tmp_path / "gpu.jsonl"), "--only", "serving", "swap", "pairs")
+    flags = ("--tiny", "--out", str(tmp_path / "gpu.jsonl"), "--only", "serving", "pairs")
     printed = run("gpu", *flags, env=os.environ | {"ROLLMILL_VLLM_PYTHON": sys.executable})
     lines = [line for lines in measured(printed).values() for line in lines]
-    assert len(lines) == 4
+    assert len(lines) == 5
     assert all("has no vLLM" in line["not_measured"] for line in lines)
 
 
 @pytest.mark.slow
 @pytest.mark.vllm
 @pytest.mark.skipif(not SERVER_ENVIRONMENT.exists(), reason="no vLLM: `make setup` installs it")
-def test_gpu_serving_swapping_and_pairs(run, tmp_path):
-    """Every vLLM is a fork of one process that has imported it."""
-    flags = ("--tiny", "--out", str(tmp_path / "gpu.jsonl"), "--only", "serving", "swap", "pairs")
-    with prepared_vllm("benchmarks.contenders.pair_engine", "vllm.entrypoints.openai.api_server") as vllm:
+def test_gpu_serving_and_swapping(run, tmp_path):
+    """The pair engine's measurement is that of `optimal_sampling_vllm`."""
+    flags = ("--tiny", "--out", str(tmp_path / "gpu.jsonl"), "--only", "serving")
+    with prepared_vllm("vllm.entrypoints.openai.api_server") as vllm:
         printed = run("gpu", *flags, env=os.environ | ONE_THREAD | {"ROLLMILL_VLLM_PYTHON": str(vllm)})
     lines = measured(printed)
-    [server] = lines["start of a vLLM server, and the engine over a bare aiohttp loop"]
-    assert server["engine_of_bare"] == pytest.approx(server["engine_per_s"] / server["bare_per_s"], abs=0.01)
+    [client] = lines["engine over a bare aiohttp loop"]
+    assert client["engine_of_bare"] == pytest.approx(client["engine_per_s"] / client["bare_per_s"], abs=0.01)
     [swapped] = lines["weights swapped in a running server"]
     assert 0 < swapped["swap_s"] <= swapped["first_swap_s"]
-    assert [line["settings"]["pair"] for line in lines["pair engine over vLLM alone"]] == [
-        "base and adapter",
-        "two prompts",
-    ]
-    assert all(line["batch 2, kl_symmetry, tokens_per_s"] > 0 for line in lines["pair engine over vLLM alone"])
