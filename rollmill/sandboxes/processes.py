@@ -78,7 +78,7 @@ class ProcessTable:
 
     def content(self, name: str) -> bytes:
         """Return the content of a file of /proc; empty where it has gone or may not be read."""
-        pieces = []
+        pieces: list[bytes] = []
         with suppress(OSError):
             file = os.open(name, os.O_RDONLY, dir_fd=self._proc)
             try:
