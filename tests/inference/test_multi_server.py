@@ -1,11 +1,15 @@
 """Several servers of one process: their GPUs and arguments. `docs/operations/gpus.md` has more cases."""
 
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from rollmill.errors import InputError
+from rollmill.inference.backend import ServedModel, serve_model
 from rollmill.inference.multi_server import assigned_devices, can_start_together
+from rollmill.inference.parameters import ServerParameters
 from rollmill.inference.server import ServerConfig
 from tests.gpus import FakeMachine
 
@@ -103,3 +107,23 @@ def test_servers_of_given_memory_share_a_gpu_with_each_other_only(machine, monke
             assign_devices(CONFIG, 1)
         monkeypatch.setenv("ROLLMILL_SHARE_GPUS", "1")
         assert assign_devices(CONFIG, 1) == [CONFIG]
+
+
+def test_server_processes_of_two_jobs_see_different_gpus(machine, tmp_path):
+    """Servers at the same time take a GPU each; when the first has ended, its GPU is free again."""
+    machine.show_gpus(2)
+    config = ServerConfig(python=sys.executable, module="rollmill.inference.scripted", grace_s=5.0)
+    parameters = ServerParameters(record_tokens=False)
+
+    def serve():
+        before = set(psutil.Process().children(recursive=True))
+        with serve_model(parameters, ServedModel("org/m", "m", tmp_path / "log"), server=config):
+            started = set(psutil.Process().children(recursive=True)) - before
+            yield {process.environ().get(SEE) for process in started if "--model" in process.cmdline()}
+
+    jobs = [serve() for _ in range(3)]
+    assert [next(job) for job in jobs[:2]] == [{"0"}, {"1"}]
+    jobs[0].close()
+    assert next(jobs[2]) == {"0"}
+    for job in jobs:
+        job.close()
