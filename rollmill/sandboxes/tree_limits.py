@@ -11,7 +11,9 @@ class TreeLimits(NamedTuple):
     entries: int = 50_000
     """Files, links and folders, also empty ones."""
     listed: int = 250_000
-    """Entries whose names alone are read, since they are ignored or unchanged."""
+    """Entries of which only the names are read, ignored ones included, beyond those of the start tree."""
+    changed: int = 50_000
+    """Changed files that are not ignored, whether they are graded or not."""
     name_bytes: int = 24 << 20
     """All paths and the targets of links together."""
     path_bytes: int = 4000
@@ -28,5 +30,10 @@ class TreeLimits(NamedTuple):
 
 IMAGE_TREE = TreeLimits(entries=200_000, seconds=600.0)
 """Limits on the work tree of a problem's image: its author, not an agent, made it; read once for all agents."""
-CHANGE = TreeLimits(file_bytes=16 << 20, content_bytes=32 << 20, entries=10_000)
-"""Limits on the changes of an agent: `entries` and bytes count the files that are graded alone."""
+CHANGE = TreeLimits(entries=10_000, file_bytes=8 << 20, content_bytes=16 << 20)
+"""Limits on an agent's change. Entries and bytes are those of the files that are graded; a larger file is left out."""
+
+
+def built_tree(start: int) -> TreeLimits:
+    """Return the limits on the work tree that a build made of a start tree with so many files."""
+    return TreeLimits(entries=2 * start + TreeLimits().entries)
