@@ -7,6 +7,7 @@ content of those that are graded. What is not graded is noted, and never applied
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
@@ -22,13 +23,14 @@ from rollmill.grading.tree import (
     read_tar,
     require_folders,
     show,
-    split_path,
 )
 from rollmill.sandboxes.sandbox import Sandbox, SandboxError
 from rollmill.sandboxes.tree_limits import TreeLimits
 from rollmill.sandboxes.tree_reader import ListedFile, TreeReader
 
-_FILE, _LINK, _FOLDER = "f", "l", "d"
+_FILE, _LINK = "f", "l"
+_NO_PATH = re.compile(rb"(?:^|/)(?:\.{0,2}|\.git)(?:/|\Z)", re.IGNORECASE)
+"""Matches a path with a name that no listed file has: empty, `.`, `..` or `.git`."""
 
 
 class NoRepositoryError(BadTreeError):
@@ -78,7 +80,7 @@ def read_change(
 
 
 def _read_change(reader: TreeReader, start: PatchBase, allowed: Sequence[str], limits: TreeLimits) -> AgentChange:
-    files = _index(reader.list(most=limits.listed + len(start.digests)), limits)
+    files = _index(reader.list(most=limits.listed + len(start.digests)))
     ignored = start.ignored(files)
     counted = {path: file for path, (_, file) in files.items() if path not in ignored}
     digests = _digests(reader, {path: files[path] for path in counted}, start)
@@ -113,16 +115,15 @@ def _read_change(reader: TreeReader, start: PatchBase, allowed: Sequence[str], l
     return AgentChange(patch, [IgnoredFile(show(path), reason) for path, reason in sorted(left_out.items())])
 
 
-def _index(listed: Sequence[ListedFile], limits: TreeLimits) -> dict[bytes, tuple[int, ListedFile]]:
+def _index(listed: Sequence[ListedFile]) -> dict[bytes, tuple[int, ListedFile]]:
     """Return the files and links by path, with their indices in the list. Raises `BadTreeError`."""
     files: dict[bytes, tuple[int, ListedFile]] = {}
     for index, file in enumerate(listed):
-        names = split_path(file.path, limits)
-        if file.kind in (_FILE, _LINK) and names:
-            path = b"/".join(names)
-            if path in files or path != file.path:
-                raise BadTreeError(f"{show(file.path)} is listed twice")
-            files[path] = index, file
+        if file.kind not in (_FILE, _LINK):
+            continue
+        if file.path in files or _NO_PATH.search(file.path):
+            raise BadTreeError(f"the list of its files is damaged: {show(file.path)}")
+        files[file.path] = index, file
     require_folders(files, files)
     return files
 

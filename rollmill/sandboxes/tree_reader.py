@@ -7,6 +7,7 @@ which then are not graded, and no more.
 
 from __future__ import annotations
 
+import re
 import shlex
 import uuid
 from collections.abc import Collection, Sequence
@@ -20,7 +21,8 @@ from rollmill.sandboxes.tree_limits import TreeLimits
 
 _HASH_DIGITS = 64
 _BLOCK = 512
-_LONGEST_NUMBER = 15
+_RECORD = re.compile(rb"([a-zA-Z?]) ([0-7]{1,4}) ([0-9]{1,15}) ([^/].*?)//(.*)", re.DOTALL)
+"""Kind, mode, size, path and target."""
 
 
 class ListedFile(NamedTuple):
@@ -124,18 +126,15 @@ class TreeReader:
             raise SandboxError(f"it cannot be read: {message}", type_="contents", details=done.output)
 
     def _parse(self, record: bytes) -> ListedFile:
-        kind, _, rest = record.partition(b" ")
-        mode, _, rest = rest.partition(b" ")
-        size, _, rest = rest.partition(b" ")
-        path, _, target = rest.partition(b"//")
-        octal = mode.isdigit() and len(mode) <= 4 and b"8" not in mode and b"9" not in mode
-        if len(kind) != 1 or not octal or not size.isdigit() or len(size) > _LONGEST_NUMBER or not path:
+        match = _RECORD.fullmatch(record)
+        if not match:
             raise _refusal("the list of its files is damaged")
+        kind, mode, size, path, target = match.groups()
         if len(path) > self._limits.path_bytes:
             raise _refusal(f"it holds a path of {len(path)} bytes")
         if path.count(b"/") >= self._limits.depth:
             raise _refusal(f"it is more than {self._limits.depth} folders deep")
-        return ListedFile(kind.decode("latin-1"), bool(int(mode, 8) & 0o100), int(size), path, target)
+        return ListedFile(kind.decode(), int(mode, 8) & 0o100 != 0, int(size), path, target)
 
 
 def _refusal(message: str) -> SandboxError:
