@@ -12,6 +12,7 @@ from rollmill.grading.problem import GradedProblem
 from rollmill.grading.tree import REGULAR, BadTreeError, Digests, Tree, TreeEntry, read_tar, write_tar
 from rollmill.sandboxes.files import read_file, read_tree, write_file
 from rollmill.sandboxes.sandbox import Execution, Limits, Sandbox, SandboxError, SandboxHost, SandboxSpec
+from rollmill.sandboxes.tree_limits import CHANGE, IMAGE_TREE, TreeLimits
 
 COMMAND_ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 """Environment of every build, test and benchmark: a fixed hash seed makes the order of sets reproducible."""
@@ -43,10 +44,6 @@ class ProblemError(SandboxError):
 
     def __init__(self, message: str, *, details: str = "") -> None:
         super().__init__(message, type_="problem", details=details)
-
-
-class NoRepositoryError(BadTreeError):
-    """The work tree has no `.git`."""
 
 
 class Overlay(NamedTuple):
@@ -86,21 +83,27 @@ class CleanCopies:
         )
         self._most = most_bytes
 
+    @property
+    def change_limits(self) -> TreeLimits:
+        """Return the limits on an agent's change, which holds no more than a whole work tree may."""
+        return CHANGE._replace(content_bytes=min(CHANGE.content_bytes, self._most))
+
     @contextmanager
     def fresh(self) -> Iterator[Sandbox]:
         """Start a sandbox of the image that ends with the block."""
         with closing(self._host.start(self._spec)) as sandbox:
             yield sandbox
 
-    def read(self, sandbox: Sandbox, folder: str) -> Tree:
+    def read(self, sandbox: Sandbox, folder: str, limits: TreeLimits = IMAGE_TREE) -> Tree:
         """Read a work tree's files. Raises `BadTreeError` for one that is too large or malformed, `SandboxError`."""
         try:
-            archive = read_tree(sandbox, folder, most=2 * self._most)  # a tar of small files is mostly headers
+            # A tar of small files is mostly headers.
+            archive = read_tree(sandbox, folder, most=2 * self._most, limits=limits)
         except SandboxError as error:
             if error.type != "contents":
                 raise
             raise BadTreeError(str(error)) from error
-        return read_tar(archive, most=self._most)
+        return read_tar(archive, most=self._most, limits=limits)
 
     def read_start(self, sandbox: Sandbox) -> Start:
         """Read the work tree of a fresh sandbox. Raises `ProblemError` if it is no repository with a commit."""
@@ -136,16 +139,6 @@ def difference(start: Digests, tree: Tree) -> Overlay:
     """Return the overlay that turns the start tree into `tree`."""
     files = {path: file for path, file in tree.items() if start.get(path) != file.digest}
     return Overlay(files, [path for path in start if path not in tree])
-
-
-def read_agent_tree(copies: CleanCopies, sandbox: Sandbox, folder: str) -> Tree:
-    """Read the tree that an agent left in its sandbox, without running git there: its repository is untrusted.
-
-    Raises `BadTreeError` if the agent made it unreadable, `SandboxError` if the sandbox does not answer.
-    """
-    if sandbox.execute("[ -e .git ]", cwd=folder, timeout_s=30).returncode:
-        raise NoRepositoryError("it is no git repository any more")
-    return copies.read(sandbox, folder)
 
 
 def _run_with_input(

@@ -9,19 +9,39 @@ from pydantic import BaseModel, ConfigDict, Field
 from rollmill.grading.problem import GradedProblem
 
 
+class IgnoredChange(BaseModel):
+    """A changed file that is not graded."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    reason: str
+
+
 class GitPrecheck(BaseModel):
-    """The changed files, and whether the changes are allowed."""
+    """The changed files: those that are graded, and those that are left out since they are not allowed.
+
+    In records of earlier versions, one change that was not allowed refused all, `ok` was false, and all were listed.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     is_git: bool
     ok: bool
+    """Whether the work tree could be judged."""
     changed_files: list[str] = Field(default_factory=list)
+    """Files that are graded."""
     raw_status: str = ""
-    """Changes against the start commit, as `git status --porcelain` prints them."""
+    """Changes that are graded, against the start commit, as `git status --porcelain` prints them."""
     raw_diff: str = ""
-    """One patch against the start commit with staged, unstaged and untracked changes, for `git apply`."""
+    """One patch of the changes that are graded, staged, unstaged and untracked, against the start commit, for `git
+    apply`. Exactly this was built, tested and measured."""
     reason: str | None = None
+    """Why the work tree could not be judged; else how many changes are left out, and the first of them."""
+    ignored_changes: list[IgnoredChange] = Field(default_factory=list)
+    """Changes that are not graded, and were not applied; at most the first 50."""
+    ignored_count: int = 0
+    """How many changes are not graded, including those beyond the first 50."""
 
 
 class TimedPair(BaseModel):

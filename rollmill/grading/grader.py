@@ -13,11 +13,12 @@ from threading import Lock
 from typing import Any
 
 from rollmill.errors import InputError, RollmillError
-from rollmill.grading import path_policy, reward_schedule
+from rollmill.grading import reward_schedule
+from rollmill.grading.agent_tree import NoRepositoryError, read_change
 from rollmill.grading.benchmark_runner import Measurement, WrongBenchmarkError
 from rollmill.grading.case_measurement import CaseMeasurement
-from rollmill.grading.clean_copy import CleanCopies, NoRepositoryError, Overlay, difference, read_agent_tree
-from rollmill.grading.evaluation import Evaluation, GitPrecheck, SpeedupDetails
+from rollmill.grading.clean_copy import CleanCopies, Overlay, difference
+from rollmill.grading.evaluation import Evaluation, GitPrecheck, IgnoredChange, SpeedupDetails
 from rollmill.grading.flags import IN_ONE_PROCESS, fewer_lines, measured_flags, patch_flags
 from rollmill.grading.machine_lock import Turns
 from rollmill.grading.patch import Patch
@@ -30,9 +31,12 @@ from rollmill.sandboxes.output import CappedOutput
 from rollmill.sandboxes.owned_folder import OwnedFolder
 from rollmill.sandboxes.remote import RemoteHost
 from rollmill.sandboxes.sandbox import Execution, Limits, Sandbox, SandboxHost
+from rollmill.sandboxes.tree_limits import built_tree
 
 OUTPUT_BYTES = 20_000
 """Maximum output of each phase that an evaluation keeps."""
+MOST_IGNORED = 50
+"""Changes that are not graded which an evaluation lists."""
 
 
 class LocalGrader:
@@ -187,6 +191,8 @@ class _Case:
         self._instance_id = instance_id
         self.facts: dict[str, Any] = {}
         self.flags: list[str] = []
+        self.left_out: str | None = None
+        """Which changes are not graded, in words; None if all are."""
 
     def note(self, phase: str, done: Execution) -> None:
         """Record the return code and output of a phase's command."""
@@ -196,6 +202,8 @@ class _Case:
 
     def evaluation(self, phase: str | None, reason: str | None, reward: float) -> Evaluation:
         """Return the grade with all facts; `phase` is the failed one, None if all passed."""
+        if reason and self.left_out:
+            reason = f"{reason}; {self.left_out}"
         return Evaluation(
             instance_id=self._instance_id,
             success=phase is None,
@@ -222,25 +230,28 @@ class _Case:
 
 
 def _take_patch(case: _Case, prepared: BuiltProblem, agent_sandbox: Sandbox) -> Patch:
-    """Return the change as one patch, if it is allowed."""
+    """Return the allowed part of the change as one patch, and note the rest."""
     try:
-        patch = prepared.start.take_patch(read_agent_tree(prepared.copies, agent_sandbox, prepared.folder))
+        limits = prepared.copies.change_limits
+        patch, ignored = read_change(agent_sandbox, prepared.folder, prepared.start, prepared.allowed, limits)
     except BadTreeError as error:
         reason = f"the work tree cannot be judged: {error}"
         is_git = not isinstance(error, NoRepositoryError)
         case.facts["git_precheck"] = GitPrecheck(is_git=is_git, ok=False, reason=reason)
         raise _EndedError("git_precheck", reason) from error
-    refused = path_policy.refusal(patch.changes, prepared.allowed)
+    if ignored:
+        number = "1 change is" if len(ignored) == 1 else f"{len(ignored)} changes are"
+        case.left_out = f"{number} left out: {ignored[0].reason}" + (", ..." if len(ignored) > 1 else "")
     case.facts["git_precheck"] = GitPrecheck(
         is_git=True,
-        ok=refused is None,
+        ok=True,
         changed_files=[change.path for change in patch.changes],
         raw_status=patch.status,
         raw_diff=patch.diff,
-        reason=refused,
+        reason=case.left_out,
+        ignored_changes=[IgnoredChange(path=path, reason=reason) for path, reason in ignored[:MOST_IGNORED]],
+        ignored_count=len(ignored),
     )
-    if refused:
-        raise _EndedError("git_precheck", f"not allowed: {refused}")
     if not patch.changes:
         raise _EndedError("git_precheck", "no change")
     return patch
@@ -257,7 +268,9 @@ def _build_and_test(case: _Case, prepared: BuiltProblem, patch: Patch) -> Overla
         if why:
             raise _EndedError("build", f"the build failed: {why}")
         try:
-            overlay = difference(prepared.start.digests, copies.read(sandbox, prepared.folder))
+            overlay = difference(
+                prepared.start.digests, copies.read(sandbox, prepared.folder, built_tree(len(prepared.start.digests)))
+            )
         except BadTreeError as error:
             raise _EndedError("build", f"the built work tree cannot be judged: {error}") from error
         _require_own_changes(prepared, patch, overlay)

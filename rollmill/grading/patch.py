@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,6 +29,8 @@ CLEAN_GIT = {
 }
 """Environment of a git that reads only its repository's configuration."""
 
+_TIMEOUT_S = 120.0
+"""Of one git command: comparing files and matching names takes long for some contents, which an agent may choose."""
 _COMMITTER = b"rollmill <rollmill@localhost> 0 +0000\n"
 # Git refuses names that macOS or Windows would take for `.git`. Nothing is checked out here, so that they are harmless.
 _SETTINGS = ("core.quotepath=true", "core.protectHFS=false", "core.protectNTFS=false", "core.hooksPath=/dev/null")
@@ -80,9 +82,13 @@ class PatchBase:
         _init(self._git)
         self.digests: Digests = file_digests(tree)
         """Digests of all files at the start, including ignored ones."""
-        ignored = self._ignored(tree)
-        self._base: Digests = {path: digest for path, digest in self.digests.items() if path not in ignored}
-        kept: Tree = {path: tree[path] for path in self._base}
+        self.base: Digests = {}
+        """Digests of the files at the start that count: of the commit, or not ignored."""
+        ignored = self.ignored(tree)
+        self.base = {path: digest for path, digest in self.digests.items() if path not in ignored}
+        kept: Tree = {path: tree[path] for path in self.base}
+        self.sizes = {path: len(file.content) for path, file in kept.items() if file.mode != LINK}
+        """Bytes of the files in `base`, without links."""
         _import(self._git, "start", kept, [], None)
         self._commit = _run(self._git, "rev-parse", "refs/heads/start").decode().strip()
 
@@ -96,11 +102,17 @@ class PatchBase:
 
         Raises `BadTreeError` if no patch in UTF-8 can express it, `SandboxError` if git fails.
         """
-        ignored = self._ignored(path for path in after if path not in self._base)
+        ignored = self.ignored(after)
         changed = {
-            path: file for path, file in after.items() if path not in ignored and self._base.get(path) != file.digest
+            path: file for path, file in after.items() if path not in ignored and self.base.get(path) != file.digest
         }
-        deleted = [path for path in self._base if path not in after]
+        return self.patch_of(changed, [path for path in self.base if path not in after])
+
+    def patch_of(self, changed: Tree, deleted: Sequence[bytes]) -> Patch:
+        """Return the patch that writes these files and deletes the others.
+
+        Raises `BadTreeError` if no patch in UTF-8 can express it, `SandboxError` if git fails.
+        """
         if not changed and not deleted:
             return Patch([], "")
         with TemporaryDirectory(dir=self._git.parent) as folder:
@@ -109,6 +121,15 @@ class PatchBase:
             _init(git, alternate=self._git / "objects")
             _import(git, "changed", changed, deleted, self._commit)
             return self._diff(git)
+
+    def ignored(self, paths: Iterable[bytes]) -> set[bytes]:
+        """Return which of these files are no change, because the start commit's `.gitignore` files exclude them."""
+        candidates = [path for path in paths if path not in self._tracked and path not in self.base]
+        if not candidates:
+            return set()
+        named = b"".join(b"./%s\0" % path for path in candidates)  # a path that begins with `:` would be pathspec magic
+        output = _run(self._git, "check-ignore", "--no-index", "-z", "--stdin", tree=self._gitignores, stdin=named)
+        return {path.removeprefix(b"./") for path in output.split(b"\0")[:-1]}
 
     def _diff(self, git: Path) -> Patch:
         sides = (self._commit, "refs/heads/changed")
@@ -127,14 +148,6 @@ class PatchBase:
             return Patch(changes, "".join(_decode_first(*section) for section in sections))
         except UnicodeDecodeError as error:  # git shows links' targets as text, whatever the attributes say
             raise BadTreeError("a symbolic link in it points to a name that is no UTF-8") from error
-
-    def _ignored(self, paths: Iterable[bytes]) -> set[bytes]:
-        candidates = [path for path in paths if path not in self._tracked]
-        if not candidates:
-            return set()
-        named = b"".join(b"./%s\0" % path for path in candidates)  # a path that begins with `:` would be pathspec magic
-        output = _run(self._git, "check-ignore", "--no-index", "-z", "--stdin", tree=self._gitignores, stdin=named)
-        return {path.removeprefix(b"./") for path in output.split(b"\0")[:-1]}
 
 
 def _parse_change(meta: bytes, path: bytes) -> Change:
@@ -194,7 +207,7 @@ def _quoted(path: bytes) -> bytes:
 
 
 def _run(git: Path, command: str, *arguments: str, tree: Path | None = None, stdin: bytes | None = None) -> bytes:
-    """Run a git command and return its output. Raises `SandboxError` if it fails.
+    """Run a git command and return its output. Raises `SandboxError` if it fails, `BadTreeError` if it takes too long.
 
     Args:
         git: The repository.
@@ -215,7 +228,10 @@ def _run(git: Path, command: str, *arguments: str, tree: Path | None = None, std
             input=stdin or b"",
             capture_output=True,
             check=False,
+            timeout=_TIMEOUT_S,
         )
+    except subprocess.TimeoutExpired as error:
+        raise BadTreeError(f"git {command} takes more than {_TIMEOUT_S:g} seconds on it") from error
     except OSError as error:
         raise SandboxError(f"git cannot be run here: {error}", type_="git") from error
     # check-ignore exits with 1 if it prints no path.

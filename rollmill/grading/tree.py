@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
+from collections.abc import Container, Iterable
 from typing import NamedTuple
+
+from rollmill.grading.tar_reader import HARD_LINK, LINK_TYPE, REGULAR_TYPES, DamagedTarError, Member, read_members
+from rollmill.sandboxes.tree_limits import TreeLimits
 
 REGULAR, EXECUTABLE, LINK = "100644", "100755", "120000"
 """Git's file modes."""
@@ -24,8 +28,13 @@ class TreeEntry(NamedTuple):
 
     @property
     def digest(self) -> bytes:
-        """SHA-256 of mode and content."""
-        return hashlib.sha256(self.mode.encode() + self.content).digest()
+        """Mode, and SHA-256 of the content."""
+        return content_digest(self.mode, hashlib.sha256(self.content).digest())
+
+
+def content_digest(mode: str, sha256: bytes) -> bytes:
+    """Return the digest of a file with that mode, whose content has that SHA-256."""
+    return mode.encode() + sha256
 
 
 Tree = dict[bytes, TreeEntry]
@@ -33,34 +42,52 @@ Tree = dict[bytes, TreeEntry]
 Digests = dict[bytes, bytes]
 """Files' digests by path."""
 
-_LONGEST_PATH = 4000
 
-
-def read_tar(archive: bytes, *, most: int) -> Tree:
+def read_tar(archive: bytes, *, most: int, limits: TreeLimits | None = None) -> Tree:
     """Read the files of a tar, at most `most` bytes of content.
 
-    Leaves out `.git` folders, empty folders and devices. Raises `BadTreeError` for an archive that is damaged, too
-    large, or has paths outside of its root.
+    Leaves out `.git` folders, empty folders and devices. Raises `BadTreeError` for an archive that is damaged, beyond
+    its limits, or has paths outside of its root.
+
+    Args:
+        archive: A tar, not compressed.
+        most: Maximum bytes of content; a hard link counts as the file that it names.
+        limits: Of entries, names and single files; None for the defaults.
     """
+    limits = limits or TreeLimits()
     tree: Tree = {}
-    size = 0
+    entries = size = name_bytes = 0
     try:
-        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:", errors="surrogateescape") as tar:
-            for member in tar:
-                if member.isdir() or not (names := _names(member.name)):
-                    continue
-                file = _read_member(tar, member, most - size, tree)
-                if file is not None:
-                    size += len(file.content)
-                    tree[b"/".join(names)] = file
-    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+        for member in read_members(archive, limits.path_bytes):
+            entries, name_bytes = entries + 1, name_bytes + len(member.name) + len(member.target)
+            if entries > limits.entries:
+                raise BadTreeError(f"it holds more than {limits.entries} files and folders")
+            if name_bytes > limits.name_bytes:
+                raise BadTreeError(f"its names take more than {limits.name_bytes} bytes")
+            names = split_path(member.name, limits)
+            file = _read_member(member, min(most - size, limits.file_bytes), tree, limits) if names else None
+            if file is not None:
+                size += len(file.content)
+                tree[b"/".join(names)] = file
+    except DamagedTarError as error:
         raise BadTreeError(f"its archive cannot be read: {error}") from error
-    # Written out, a path beneath a link would leave the work tree; one beneath a file cannot be.
-    for path in tree:
-        names = path.split(b"/")
-        if any(b"/".join(names[:end]) in tree for end in range(1, len(names))):
-            raise BadTreeError(f"{show(path)} lies beneath a file")
+    require_folders(tree, tree)
     return tree
+
+
+def require_folders(paths: Iterable[bytes], files: Container[bytes]) -> None:
+    """Raise `BadTreeError` if a path lies beneath one of the files.
+
+    Written out, a path beneath a link would leave the work tree; one beneath a file cannot be.
+    """
+    folders: set[bytes] = set()
+    for path in paths:
+        folder = path.rpartition(b"/")[0]
+        while folder and folder not in folders:  # each folder is looked at once, however many files are in it
+            if folder in files:
+                raise BadTreeError(f"{show(path)} lies beneath a file")
+            folders.add(folder)
+            folder = folder.rpartition(b"/")[0]
 
 
 def write_tar(tree: Tree) -> bytes:
@@ -90,39 +117,36 @@ def show(path: bytes) -> str:
     return path.decode("utf-8", "backslashreplace")
 
 
-def _names(name: str) -> list[bytes]:
-    """Split a member's path; empty for one in `.git`. Raises `BadTreeError` for a path outside of the root."""
-    path = name.encode("utf-8", "surrogateescape")
+def split_path(path: bytes, limits: TreeLimits) -> list[bytes]:
+    """Split a path into names; empty for one in `.git`. Raises `BadTreeError` for one that is outside or too long."""
+    if len(path) > limits.path_bytes:
+        raise BadTreeError(f"it holds a path of {len(path)} bytes")
     names = [part for part in path.split(b"/") if part not in {b"", b"."}]
     if path.startswith(b"/") or b".." in names or b"\0" in path:
         raise BadTreeError(f"{show(path)} lies outside")
-    if len(path) > _LONGEST_PATH:
-        raise BadTreeError(f"it holds a path of {len(path)} bytes")
+    if len(names) > limits.depth:
+        raise BadTreeError(f"it is more than {limits.depth} folders deep")
     return [] if any(part.lower() == b".git" for part in names) else names
 
 
-def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo, most: int, tree: Tree) -> TreeEntry | None:
-    """Read one member; None for a device. Raises `BadTreeError`.
+def _read_member(member: Member, most: int, tree: Tree, limits: TreeLimits) -> TreeEntry | None:
+    """Convert one member; None for a device or a folder. Raises `BadTreeError`.
 
     Args:
-        tar: Opened for reading.
-        member: To read.
+        member: To convert.
         most: Maximum bytes of its content.
         tree: The members before it, which hard links may name.
+        limits: Of the path that a hard link names.
     """
-    if member.issym():
-        return TreeEntry(LINK, member.linkname.encode("utf-8", "surrogateescape"))
-    if member.islnk():
-        same = tree.get(b"/".join(_names(member.linkname)))
+    if member.type == LINK_TYPE:
+        return TreeEntry(LINK, member.target)
+    if member.type == HARD_LINK:
+        same = tree.get(b"/".join(split_path(member.target, limits)))
         if same is None or len(same.content) > most:
-            raise BadTreeError(f"{member.name!r} is a hard link to what is not there, or too much")
+            raise BadTreeError(f"{show(member.name)} is a hard link to what is not there, or too much")
         return same
-    if not member.isreg():
+    if member.type not in REGULAR_TYPES:
         return None
-    if member.size > most:
+    if len(member.content) > most:
         raise BadTreeError("it holds more than may be looked at")
-    content = tar.extractfile(member)
-    data = content.read() if content else b""
-    if len(data) != member.size:
-        raise BadTreeError(f"{member.name!r} is cut off")
-    return TreeEntry(EXECUTABLE if member.mode & 0o100 else REGULAR, data)
+    return TreeEntry(EXECUTABLE if member.mode & 0o100 else REGULAR, bytes(member.content))

@@ -13,6 +13,11 @@ import shlex
 import uuid
 
 from rollmill.sandboxes.sandbox import Execution, Sandbox, SandboxError
+from rollmill.sandboxes.timed_sandbox import TimedSandbox
+from rollmill.sandboxes.tree_limits import TreeLimits
+
+SIGPIPE = 141
+"""Return code of a command that still wrote when its reader had ended."""
 
 _WRITTEN_AT_ONCE = 90_000
 """Bytes; 120,000 as base64, below the 131,071 that one argument of a process may have."""
@@ -52,7 +57,7 @@ def read_file(sandbox: Sandbox, path: str, *, most: int) -> bytes:
             f'p=$(tail -c +{len(data) + 1} -- "$f" | head -c {at_once} | base64 | tr -d "\\n"); '
             'echo $s "$(printf %s "$p" | sha256sum)" "$p"'
         )
-        done = _run(sandbox, command)
+        done = run_clean(sandbox, command)
         if done.returncode:
             message = done.output.strip()
             why = f"{message} bytes, {most} are taken" if message.isdecimal() else message[-200:]
@@ -70,28 +75,48 @@ def read_file(sandbox: Sandbox, path: str, *, most: int) -> bytes:
             raise SandboxError(f"{path} changes while it is read from a sandbox", type_="contents")
 
 
-def read_tree(sandbox: Sandbox, cwd: str, *, most: int) -> bytes:
-    """Return a tar archive of a folder without `.git`, of at most `most` bytes; names begin with `./`.
+def read_tree(sandbox: Sandbox, cwd: str, *, most: int, limits: TreeLimits | None = None) -> bytes:
+    """Return a tar archive of a folder without `.git`; names begin with `./`.
 
     Raises `SandboxError`, of type `contents` where something cannot be read or there is more. The archive is
     untrusted: unpack it with `tarfile`'s filter `data`, or in another sandbox.
+
+    Args:
+        sandbox: Has the folder.
+        cwd: The folder.
+        most: Maximum bytes of the archive.
+        limits: Of entries and depth, which are counted before the archive is written; None for the defaults.
     """
+    limits = limits or TreeLimits()
+    timed, folder = TimedSandbox(sandbox, limits.seconds), shlex.quote(cwd)
     archive = f"/tmp/.{uuid.uuid4().hex}.tar"  # noqa: S108
-    pack = f"tar -cf - --exclude=./.git -C {shlex.quote(cwd)} . | head -c {most + 1} > {archive}"
+    # The depth of each entry, one a line. `head` ends `find`, and below `tar`, as soon as there is too much.
+    depths = (
+        f"find . -maxdepth {limits.depth + 1} -path ./.git -prune -o -printf '%d\\n' | head -n {limits.entries + 1}"
+    )
+    count = (
+        f"cd -- {folder} && {depths} > {archive} || [ ${{PIPESTATUS[0]}} = {SIGPIPE} ] || exit 1; "
+        f"[ $(wc -l < {archive}) -le {limits.entries} ] || "
+        f"{{ echo 'it holds more than {limits.entries} files and folders'; exit 1; }}; "
+        f"! grep -qx {limits.depth + 1} {archive} || {{ echo 'it is more than {limits.depth} folders deep'; exit 1; }}"
+    )
+    pack = f"tar -cf - --exclude=./.git -C {folder} . | head -c {most + 1} > {archive}"
     try:
+        _must(timed, count, cwd)
         # Beyond `most`, tar ends with a broken pipe: `read_file` then reports the size.
-        _must(sandbox, f'{pack}; [ "${{PIPESTATUS[0]}}" = 0 ] || [ $(wc -c < {archive}) -gt {most} ]', cwd)
-        return read_file(sandbox, archive, most=most)
+        _must(timed, f'{pack}; [ "${{PIPESTATUS[0]}}" = 0 ] || [ $(wc -c < {archive}) -gt {most} ]', cwd)
+        return read_file(timed, archive, most=most)
     finally:
-        _run(sandbox, f"rm -f {archive}")
+        run_clean(sandbox, f"rm -f {archive}")
 
 
-def _run(sandbox: Sandbox, command: str) -> Execution:
+def run_clean(sandbox: Sandbox, command: str) -> Execution:
+    """Run a command with the system's own programs. Raises `SandboxError` where the sandbox failed."""
     return sandbox.execute(command, cwd="/", env=_CLEAN, timeout_s=_TIMEOUT_S)
 
 
 def _must(sandbox: Sandbox, command: str, path: str) -> None:
-    done = _run(sandbox, f"set -o pipefail; {command}")
+    done = run_clean(sandbox, f"set -o pipefail; {command}")
     if done.returncode:
         message = done.output.strip()[-200:] or f"return code {done.returncode}"
         raise SandboxError(f"{path} in a sandbox: {message}", type_="contents", details=done.output)
