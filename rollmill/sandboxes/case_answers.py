@@ -22,6 +22,7 @@ from rollmill.sandboxes.sandbox import CaseAnswers, CaseTime
 
 _WORD_BYTES = 100
 _SHOWN = 60
+_LOOK_S = 0.1
 
 
 def ask_cases(process: PipedProcess, cases: Sequence[str], most_bytes: int) -> CaseAnswers:
@@ -32,8 +33,10 @@ def ask_cases(process: PipedProcess, cases: Sequence[str], most_bytes: int) -> C
     outputs: list[bytes] = []
     times: list[CaseTime] = []
     fault, left = None, most_bytes
+    cpu = _CpuTime(process)
     try:
         for case in cases:
+            cpu.look()
             if process.unread():
                 raise EndedTalkError("it wrote more than the output")
             output, spent = _ask(process, case, left, first=not outputs)
@@ -42,7 +45,7 @@ def ask_cases(process: PipedProcess, cases: Sequence[str], most_bytes: int) -> C
             times.append(spent)
     except EndedTalkError as error:
         fault = str(error)
-    cpu_s = process.cpu_s()
+    cpu_s = cpu.look(now=True)
     # Decoded last: the program could work on while it waits for the next case.
     texts, undecodable = _decode(outputs)
     return CaseAnswers(outputs=texts, times=times[: len(texts)], fault=undecodable or fault, cpu_s=cpu_s)
@@ -57,6 +60,24 @@ def ended(answers: CaseAnswers, process: PipedProcess) -> CaseAnswers:
     return answers.model_copy(
         update={"fault": fault, "errors": end.output, "returncode": end.returncode if answers.fault else 0}
     )
+
+
+class _CpuTime:
+    """Looks at a program's CPU time between cases, since a program that has ended has none any more."""
+
+    def __init__(self, process: PipedProcess) -> None:
+        self._process = process
+        self._most: float | None = None
+        self._next = time.monotonic() + _LOOK_S
+
+    def look(self, *, now: bool = False) -> float | None:
+        """Return the largest CPU time that was seen, in seconds; look only from time to time, unless `now` is set."""
+        if now or time.monotonic() >= self._next:
+            cpu_s = self._process.cpu_s()
+            if cpu_s is not None:
+                self._most = max(cpu_s, self._most or 0.0)
+            self._next = time.monotonic() + _LOOK_S
+        return self._most
 
 
 def _ask(process: PipedProcess, case: str, most_bytes: int, *, first: bool) -> tuple[bytes, CaseTime]:
