@@ -27,6 +27,8 @@ def speed_cases(rng):
         places = county(rng, count, spread)
         calls = [question(rng, places, rng.choice((300, 800, 3000))) for _ in range(questions)]
         cases.append({"places": places, "calls": calls})
+    places = dense(rng, 600, 15)
+    cases.append({"places": places, "calls": [question(rng, places, 3) for _ in range(60)]})
     places = county(rng, 700, 4000)
     changed = rng.randrange(len(places))
     x, y, _ = places[rng.randrange(len(places))]
@@ -105,9 +107,9 @@ def small_county(rng, size):
     return county(rng, size, 400)
 
 
-def dense(rng, size):
+def dense(rng, size, width=0):
     """Many at the same distance, some with the same name, some twice."""
-    width = rng.choice((1, 2, 4, 8))
+    width = width or rng.choice((1, 2, 4, 8))
     return [[rng.randint(-width, width), rng.randint(-width, width), rng.choice(NAMES)] for _ in range(size)]
 
 
