@@ -12,7 +12,7 @@ from tempfile import gettempdir, mkdtemp
 from threading import Lock
 from typing import Any
 
-from rollmill.errors import RollmillError
+from rollmill.errors import InputError, RollmillError
 from rollmill.grading import path_policy, reward_schedule
 from rollmill.grading.benchmark_runner import Measurement, WrongBenchmarkError
 from rollmill.grading.case_measurement import CaseMeasurement
@@ -28,6 +28,7 @@ from rollmill.grading.test_summary import summary
 from rollmill.grading.tree import BadTreeError, show
 from rollmill.sandboxes.output import CappedOutput
 from rollmill.sandboxes.owned_folder import OwnedFolder
+from rollmill.sandboxes.remote import RemoteHost
 from rollmill.sandboxes.sandbox import Execution, Limits, Sandbox, SandboxHost
 
 OUTPUT_BYTES = 20_000
@@ -69,6 +70,7 @@ class LocalGrader:
         self._pairs = pairs or PairCount()
         self._limits = limits or Limits()
         self._most = most_bytes
+        self._has_cases = False
         self._preparing: defaultdict[str, Lock] = defaultdict(Lock)
         self._prepared: dict[str, BuiltProblem] = {}
         root = Path(gettempdir()) / f"rollmill-grading-{os.geteuid()}"
@@ -86,6 +88,7 @@ class LocalGrader:
         case = _Case(problem.instance_id)
         try:
             sandbox = self._host.find(sandbox_id)
+            self.check(problem, sandbox)
             return self._judge(case, self._prepare(problem), sandbox)
         except _EndedError as ended:
             return case.evaluation(ended.phase, ended.reason, self._ladder.failed)
@@ -93,6 +96,19 @@ class LocalGrader:
             return case.error(str(error), str(getattr(error, "type", "input")), error.details)
         except OSError as error:
             return case.error(str(error), "system")
+
+    def check(self, problem: GradedProblem, sandbox: Sandbox) -> None:
+        """Raise `InputError` where sandboxes like this one cannot answer the cases of the problem."""
+        if not problem.by_cases or self._has_cases:
+            return
+        if not hasattr(sandbox, "answer_cases"):
+            raise InputError(
+                f"sandboxes of the kind {type(self._host).__name__} have no answer_cases, which {problem.instance_id} "
+                "needs for its worker_command: use bubblewrap, docker or remote"
+            )
+        if isinstance(self._host, RemoteHost) and (fault := self._host.cases_fault()):
+            raise InputError(fault)
+        self._has_cases = True
 
     def _prepare(self, problem: GradedProblem) -> BuiltProblem:
         key = problem.model_dump_json()

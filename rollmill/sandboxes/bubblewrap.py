@@ -244,12 +244,13 @@ class BubblewrapSandbox:
         """
         variables = check_environment({**ENVIRONMENT, **self._spec.env, **(env or {})})
         setenv = [part for name, value in variables.items() for part in ("--setenv", name, value)]
-        arguments = shell_arguments(command, cwd or self._spec.cwd or WORKSPACE, self._spec.limits)
+        arguments = shell_arguments(command, cwd or self._spec.cwd or WORKSPACE)
         with self._state:
             if self._closed:
                 raise SandboxError(f"sandbox {self._id} is closed", type_="unknown_sandbox")
             settings = [*self._settings, *setenv]
-            self._running = Namespace(self._mark, self._launcher, settings, arguments, errors=errors)
+            limits = self._spec.limits
+            self._running = Namespace(self._mark, self._launcher, settings, arguments, limits, errors=errors)
             return self._running
 
     def _limit_watch(self, running: Namespace) -> Watch:

@@ -53,17 +53,21 @@ def answer_at_service(
         )
     except CallFailedError as failure:
         if failure.status in (404, 405) and "there is no sandbox" not in str(failure):
-            raise SandboxError(
-                f"{connection.url} has no /cases: this sandbox service cannot grade problems with worker_command: "
-                "start it from this release of rollmill",
-                type_="no_cases",
-            ) from failure
+            raise SandboxError(refusal(connection), type_="no_cases") from failure
         error_type = "unknown_sandbox" if failure.status == 404 else failure.type
         raise SandboxError(str(failure), type_=error_type) from failure
     try:
         return CaseAnswers.model_validate(answer)
     except ValueError as error:
         raise SandboxError(f"the sandbox service's answer is none: {error}", type_="malformed_answer") from error
+
+
+def refusal(connection: ServiceConnection) -> str:
+    """Return what to do where the service's sandboxes cannot answer cases."""
+    return (
+        f"the sandbox service at {connection.url} has no /cases, and cannot grade problems with worker_command: "
+        "start the service from this release of rollmill"
+    )
 
 
 def _pieces(text: str) -> Iterator[tuple[bool, str]]:

@@ -67,7 +67,7 @@ def sandbox_app(
 
     @app.get("/status")
     async def status() -> dict[str, str | int]:
-        return {"service": "sandbox", "backend": kind, **pool.counts()}
+        return {"service": "sandbox", "backend": kind, "cases": True, **pool.counts()}
 
     @app.post("/start")
     async def start(request: Request, body: StartRequest) -> Response:

@@ -322,3 +322,15 @@ def test_next_grader_removes_files_of_a_killed_one(host: BubblewrapHost) -> None
     assert (left / "left").exists()
     LocalGrader(host)
     assert not left.exists()
+
+
+def test_sandboxes_that_cannot_answer_cases_are_refused(
+    host: BubblewrapHost, problems: dict[str, GradedProblem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grader = LocalGrader(host)
+    monkeypatch.delattr(BubblewrapSandbox, "answer_cases")
+    with closing(host.start(SandboxSpec(image="py"))) as sandbox:
+        result = grader.grade(problems["py"], sandbox.id)
+        grader.check(problems["old"], sandbox)
+    assert failed(result) == "input"
+    assert str(result.error).startswith("sandboxes of the kind BubblewrapHost have no answer_cases, which py needs")

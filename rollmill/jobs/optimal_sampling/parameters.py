@@ -143,7 +143,7 @@ class OptimalSampling(Form, PlacementParameters, Prompts, Models):
         PlacementParameters,
         "gpu_workers",
         None,
-        description="Processes on this machine, each with its own pair of models; else one for each GPU.",
+        description="Processes on this machine, each with both models on a GPU of its own; else one for each GPU.",
         aliases=("workers",),
     )
     shard_size: int = parameter(64, "Running", "Shard size", "Rows that a worker samples at a time.", ge=1)

@@ -14,11 +14,12 @@ from typing import Any
 
 from rollmill.errors import InputError, RunStoppedError, ServingError
 from rollmill.inference.adapter import read_adapter, room_for_adapters
-from rollmill.inference.devices import driver_version, gpu_names, use_line
-from rollmill.inference.machine import has_accelerator, machine_arguments
+from rollmill.inference.devices import driver_version, use_line
+from rollmill.inference.machine import machine_arguments
 from rollmill.inference.server import ServerConfig
 from rollmill.inference.server_log import ServerLog
 from rollmill.inference.supervised_process import SupervisedProcess
+from rollmill.inference.visible_gpus import find_gpus
 from rollmill.jobs.optimal_sampling.model_spec import PairSpec, context_of, logits_of
 from rollmill.jobs.optimal_sampling.pair_engine.link import Listener
 from rollmill.jobs.optimal_sampling.pair_flags import check_flags, pair_flags
@@ -78,7 +79,7 @@ class VllmPair:
         engine_args, environment = engine_arguments(spec, dtype, batch_size, arguments)
         # The value behind the last `--dtype`: the user's arguments come after ours.
         effective_dtype = engine_args[len(engine_args) - 1 - engine_args[::-1].index("--dtype") + 1]
-        gpus = gpu_names() if has_accelerator() else []
+        gpus = find_gpus().models
         self.used: dict[str, Any] = {"device": "cuda" if gpus else "cpu", "dtype": effective_dtype, "count": 1}
         """Hardware and dtype; see `describe_use`."""
         if gpus:

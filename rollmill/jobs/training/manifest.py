@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -16,10 +16,12 @@ from rollmill.files.regular import require_regular
 from rollmill.generation.identity import Identity
 from rollmill.generation.manifest import check_unaltered, check_writable
 from rollmill.generation.run import short
-from rollmill.jobs.training.data_files import DataFile, DataFiles
 from rollmill.jobs.training.merging import MERGED
 from rollmill.jobs.training.parameters import TrainLora
 from rollmill.terminal.escapes import visible_line
+
+if TYPE_CHECKING:
+    from rollmill.jobs.training.data_files import DataFile, DataFiles  # imports Polars, which q* sampling does not need
 
 RECIPE = 2
 """Raised when a change makes the same parameters and data train other weights."""

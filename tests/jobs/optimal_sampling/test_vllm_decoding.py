@@ -4,6 +4,7 @@ import random
 import re
 import shutil
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -188,7 +189,7 @@ def test_run_interrupted_within_a_shard_ends_with_equal_bytes(folders, model, tm
     )
     settings = SamplerSettings.of(total)
     decoder = model.decoder(batch_size=total.batch_size, **settings.decoding)
-    monkeypatch.setattr(sampler, "_loaded", sampler._LoadedPair(settings, model, decoder, None))
+    monkeypatch.setattr(sampler, "_loaded", sampler._LoadedPair(settings, model, decoder, None, ExitStack()))
     draw(total)
     for most in (3, 6, 5):  # in the first shard twice, then over its end
         assert draw(broken, most) is None
