@@ -163,23 +163,23 @@ def first_difference(cases: Sequence[str], before: CaseAnswers, after: CaseAnswe
     for number, (case, expected) in enumerate(zip(cases, before.outputs, strict=True), start=1):
         name = f"case {number} of {len(cases)}, {_cut(case)}"
         if number > len(after.outputs):
-            said = after.errors.strip().splitlines()[-1:]
-            return f"{name}: {after.fault}{f' ({said[0][:200]})' if said else ''}"
+            message = after.errors.strip().splitlines()[-1:]
+            return f"{name}: {after.fault}{f' ({message[0][:200]})' if message else ''}"
         actual = after.outputs[number - 1]
         if actual != expected:
             same = _common_length(expected, actual)
             begin = max(same - _AROUND, 0)
-            found, wanted = (_cut(text[begin:]) for text in (actual, expected))
-            return f"{name}: at character {same + 1} of the output: {found}, not {wanted}"
+            parts = [_cut(text[begin:]) for text in (actual, expected)]
+            return f"{name}: at character {same + 1} of the output: {parts[0]}, not {parts[1]}"
     return None
 
 
-def _common_length(one: str, other: str) -> int:
+def _common_length(left: str, right: str) -> int:
     """Return the length of the beginning that two texts share, by bisection: comparing slices is fast."""
-    low, high = 0, min(len(one), len(other))
+    low, high = 0, min(len(left), len(right))
     while low < high:
         middle = (low + high + 1) // 2
-        if one[low:middle] == other[low:middle]:
+        if left[low:middle] == right[low:middle]:
             low = middle
         else:
             high = middle - 1

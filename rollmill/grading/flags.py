@@ -66,7 +66,7 @@ def patch_flags(diff: str) -> list[str]:
 
     It is a hint, and no proof either way: code can be written so that it is not found here.
     """
-    found: dict[str, str] = {}
+    flags: dict[str, str] = {}
     path, in_hunk = "", False
     for line in diff.splitlines():
         if line.startswith("diff --git "):
@@ -79,9 +79,9 @@ def patch_flags(diff: str) -> list[str]:
         elif line.startswith("+"):
             text = line[1 : _LONGEST_LINE + 1]
             for name, pattern in _COMPILED.items():
-                if name not in found and pattern.search(text):
-                    found[name] = f"{name}: {path}: {text.strip()[:_SHOWN]}"
-    return list(found.values())
+                if name not in flags and pattern.search(text):
+                    flags[name] = f"{name}: {path}: {text.strip()[:_SHOWN]}"
+    return list(flags.values())
 
 
 def fewer_lines(lines: int, at_start: int) -> list[str]:

@@ -53,3 +53,11 @@ def test_a_real_dataset_is_read_as_it_is() -> None:
     first = next(iter(problems.values()))
     assert first.image_name == "rocm-lib"
     assert first.allowed == ["rocprim/include/rocprim/block/block_adjacent_difference.hpp"]
+
+
+@pytest.mark.parametrize("field", ["inputs_command", "worker_command"])
+def test_commands_for_cases_belong_together(tmp_path: Path, field: str) -> None:
+    (tmp_path / "d.json").write_bytes(orjson.dumps([{**ROW, field: "true"}]))
+    missing = "worker_command" if field == "inputs_command" else "inputs_command"
+    with pytest.raises(InputError, match=f"inputs_command and worker_command belong together: {missing} is missing"):
+        read_graded_problems(str(tmp_path / "d.json"))

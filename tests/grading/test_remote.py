@@ -56,6 +56,13 @@ def test_real_answers_are_read():
     json.dumps(best.model_dump(mode="json"), allow_nan=False)
 
 
+def test_flags_pass_through_a_service():
+    graded = Evaluation(instance_id="p", success=True, reward=1.0, flags=["it uses 1.8 cores, not 1.0"])
+    assert read_evaluation("p", answer(graded, "c")).flags == graded.flags
+    assert read_evaluation("p", {**FAILED, "flags": [1, "a"]}).flags == ["a"]
+    assert read_evaluation("p", {**FAILED, "flags": "a"}).flags == []
+
+
 def test_a_failed_build_is_a_grade():
     result = read_evaluation("p", FAILED)
     assert (result.success, result.reward, result.error, result.phase) == (False, -1.0, None, "build")

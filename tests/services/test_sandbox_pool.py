@@ -223,11 +223,11 @@ def test_cases_of_all_sandboxes_together_are_bounded(host, monkeypatch):
 
     async def run():
         async with opened_pool(host) as pool:
-            one, other = [await pool.start(PLAIN, stays) for _ in range(2)]
-            pool.keep_cases(one, "x" * 6, first=True)
+            first, other = [await pool.start(PLAIN, stays) for _ in range(2)]
+            pool.keep_cases(first, "x" * 6, first=True)
             with pytest.raises(InputError, match="more than 10 characters"):
-                pool.keep_cases(one, "x" * 6, first=False)
-            pool.keep_cases(one, "x" * 10, first=True)
+                pool.keep_cases(first, "x" * 6, first=False)
+            pool.keep_cases(first, "x" * 10, first=True)
             with pytest.raises(FullError, match="more than 15 characters"):
                 pool.keep_cases(other, "x" * 6, first=True)
 

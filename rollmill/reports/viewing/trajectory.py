@@ -22,7 +22,7 @@ DENIED = "Claimed success, but its evaluation failed."
 NO_MESSAGES = "No messages were recorded."
 
 _CHAT_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function", "ipython"})
-_FIRST_KEYS = ("success", "status", "phase", "reason", "error", "answer", "reward", "speedup")
+_FIRST_KEYS = ("success", "status", "phase", "reason", "error", "answer", "reward", "speedup", "flags")
 _HIDDEN_KEYS = frozenset({"instance_id", "container_id", "raw", "json"})
 _LONG_VALUE = 300
 
