@@ -25,7 +25,8 @@ def speed_cases(rng):
         trace = [f"/page/{min(rng.randrange(keys * 3), rng.randrange(keys))}" for _ in range(length)]
         cases.append([["replay", rng.choice(("list", "iterator")), capacity + rng.randrange(9), trace]])
     for capacity, keys, length in ((150, 300, 7000), (500, 900, 6000)):
-        cases.append(operations(rng, capacity, rng.choice((some_strings, some_integers))(rng, keys), length))
+        keys = rng.choice((some_strings, some_integers))(rng, keys) + strange_keys(rng, 40)
+        cases.append(operations(rng, capacity, keys, length))
     # Nothing is ever found, or always the same.
     cases.append([["replay", "list", 400, list(range(3000))], ["replay", "list", 50, [rng.randrange(9)] * 400]])
     rng.shuffle(cases)

@@ -32,6 +32,7 @@ def speed_cases(rng):
         (80, LATIN[:12], 12, 24, 16),
         (40, LATIN[:6], 2, 8, 60),
     ):
+        letters += rng.choice(("é", "ß", "日", "\U0001f600", "A", " "))
         words = some_words(rng, letters, count, least, longest)
         calls = []
         for _ in range(typed):

@@ -31,7 +31,7 @@ def speed_cases(rng):
     """Logs with many and with few endpoints, some of which grow, and small ones in between."""
     cases = edge_cases(rng, 10)
     for requests, endpoints in ((1300, 30), (700, 55), (3000, 8), (450, 90), (1000, 30)):
-        log = day(rng, requests, endpoints)
+        log = worn(rng, day(rng, requests, endpoints))
         cases.append(case({"access.log": log}, ["summarize", "access.log", "str"], ["render"]))
     log, more = day(rng, 500, 22), day(rng, 40, 6)
     asked = ["summarize", "access.log", "str"]
@@ -115,6 +115,17 @@ def day(rng, requests, count):
         took = "-" if rng.random() < 0.02 else int(rng.expovariate(0.02))
         lines.append(f"{second} {rng.choice(METHODS)} {endpoint}{query} {status} {rng.randrange(9000)} {took}\n")
     return "".join(lines).encode()
+
+
+def worn(rng, log):
+    """The log with some odd lines, line ends and bytes."""
+    lines = log.splitlines(keepends=True)
+    for _ in range(5):
+        lines.insert(rng.randrange(len(lines)), odd_line(rng).encode())
+        lines.insert(rng.randrange(len(lines)), rng.choice(lines).rstrip() + rng.choice(LINE_ENDS))
+    log = b"".join(lines)
+    place = rng.randrange(len(log))
+    return log[:place] + rng.choice(ODD_BYTES) + log[place:]
 
 
 def odd_line(rng):

@@ -25,8 +25,10 @@ def speed_cases(rng):
     sizes = ((2000, 2500, 120), (2000, 60_000, 100), (1000, 200, 120), (400, 9000, 180), (60, 500, 200))
     for count, spread, questions in sizes:
         places = county(rng, count, spread)
-        calls = [question(rng, places, rng.choice((300, 800, 3000))) for _ in range(questions)]
+        calls = [question(rng, places, rng.choice((200, 500, 1500))) for _ in range(questions)]
         cases.append({"places": places, "calls": calls})
+    places = dense(rng, 600, 15)
+    cases.append({"places": places, "calls": [question(rng, places, 2) for _ in range(60)]})
     places = county(rng, 700, 4000)
     changed = rng.randrange(len(places))
     x, y, _ = places[rng.randrange(len(places))]
@@ -105,9 +107,9 @@ def small_county(rng, size):
     return county(rng, size, 400)
 
 
-def dense(rng, size):
+def dense(rng, size, width=0):
     """Many at the same distance, some with the same name, some twice."""
-    width = rng.choice((1, 2, 4, 8))
+    width = width or rng.choice((1, 2, 4, 8))
     return [[rng.randint(-width, width), rng.randint(-width, width), rng.choice(NAMES)] for _ in range(size)]
 
 

@@ -14,8 +14,10 @@ ANSWERS = os.fdopen(os.dup(1), "wb")
 os.dup2(2, 1)
 CASES = sys.stdin.buffer
 
-from nearby import Index  # noqa: E402
+from nearby import Hit, Index  # noqa: E402
 from places import Place  # noqa: E402
+
+HIT = f"{Hit.__module__}.{Hit.__qualname__} of {getattr(Hit, '_fields', None)}"
 
 
 def main():
@@ -33,7 +35,7 @@ def main():
         seconds += perf_counter() - begin
         if not timed:
             send("done")
-        send(dumps(plain([results, places])))
+        send(dumps([HIT, plain(results), plain(places)]))
     if timed:
         print(f"{seconds:.3f} s", file=sys.stderr)
 
@@ -73,16 +75,15 @@ def ask(index, name, arguments):
 
 
 def plain(value):
-    """The value for JSON, with the type and the fields of each hit and place."""
+    """The value for JSON, with the type of each hit and place."""
     kind = type(value)
     if value is None or kind is str or kind is int or kind is bool:
         return value
     if kind is list:
         return [plain(each) for each in value]
+    if kind is Place or kind is Hit and issubclass(kind, tuple):
+        return {"Place" if kind is Place else "Hit": [plain(each) for each in tuple.__iter__(value)]}
     name = f"{kind.__module__}.{kind.__qualname__}"
-    if isinstance(value, tuple):
-        fields = ",".join(getattr(kind, "_fields", ()))
-        return {f"{name}({fields})": [plain(each) for each in tuple.__iter__(value)]}
     if isinstance(value, Exception):
         return {"raises": name, "text": str(value)}
     return {"type": name}

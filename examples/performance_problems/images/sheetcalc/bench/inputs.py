@@ -36,17 +36,24 @@ def speed_cases(rng):
             inputs = [cell for cell, content in cells.items() if not isinstance(content, str)]
             steps.append(rng.choice((["set", rng.choice(inputs), rng.randrange(100)], ["clear", rng.choice(inputs)])))
             steps += [["values"], ["value", rng.choice(tuple(cells))]]
+        # Mistakes in the end, where other cells are needed, too.
+        cell = rng.choice(tuple(cells))
+        for name, content in (("Z1", f"={cell}+Z2"), ("Z3", "=" + rng.choice(NO_FORMULAS)), ("Z2", f"=0*{cell}*Z1")):
+            steps += [["set", name, content], ["value", name]]
+        steps += [["clear", "Z1"], ["value", "Z2"]]
         cases.append(steps)
     rng.shuffle(cases)
     return cases
 
 
 def sized(kind, rng, work):
-    """A sheet with so many rows that computing all cells without remembering any looks at that many formulas."""
-    for rows in range(3, 200):
-        cells = kind(rng, rows)
-        if sum(effort(cells).values()) >= work:
+    """A sheet with so many rows that computing all cells without remembering any looks at about that many formulas."""
+    cells = kind(rng, 3)
+    for rows in range(4, 200):
+        larger = kind(rng, rows)
+        if sum(effort(larger).values()) > 1.5 * work:
             break
+        cells = larger
     return cells
 
 

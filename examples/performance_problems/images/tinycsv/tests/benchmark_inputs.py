@@ -85,7 +85,8 @@ def document(rng, fields, rows, columns):
 
 
 def quote(field, always=False):
-    if always or any(letter in field for letter in ',"\r\n'):
+    # A quote or a single CR further on is an ordinary character.
+    if always or "," in field or "\n" in field or field.startswith('"') or field.endswith("\r"):
         return '"' + field.replace('"', '""') + '"'
     return field
 
