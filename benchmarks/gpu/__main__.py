@@ -80,7 +80,7 @@ def _measure(out: Path, groups: list[str], budget_s: float, subjects: Subjects) 
         for measurement in GROUPS[group](subjects):
             ledger.take(group, measurement)
     left = f"; {ledger.left} are left for another call with the same --out" if ledger.left else ""
-    print(f"{ledger.made} measured, {ledger.present} in {out} before{left}", file=sys.stderr)
+    print(f"{ledger.measured} measured, {ledger.present} in {out} before{left}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ class Ledger:
         self._began, self._budget_s = time.monotonic(), budget_s
         path.parent.mkdir(parents=True, exist_ok=True)
         self._present = {key_of(line) for line in read_lines(path) if REASON not in line}
-        self.made = self.present = self.left = 0
+        self.measured = self.present = self.left = 0
 
     @property
     def is_over(self) -> bool:
@@ -75,7 +75,7 @@ class Ledger:
             figures["trace"] = traceback.format_exc()[-1500:]
         self._write(line | {"group": group, **figures, "took_s": round(time.monotonic() - began, 1)})
         self._present.add(key)
-        self.made += 1
+        self.measured += 1
 
     def _write(self, line: Figures) -> None:
         text = json.dumps(line, default=str)

@@ -20,7 +20,7 @@ from benchmarks.gpu.subjects import SIZES, Subjects, save_model
 from benchmarks.gpu.timing import GIB, device, free_cached, has_gpu, peak_gib
 from benchmarks.machine import machine as describe_machine
 
-_HOLD = """
+_HOLDER = """
 import sys, time, torch
 held = torch.ones(int(sys.argv[1]), dtype=torch.uint8, device=sys.argv[2])
 print("held", flush=True)
@@ -76,12 +76,12 @@ def memory(subjects: Subjects) -> Iterator[Measurement]:
 
 def ended(subjects: Subjects) -> Iterator[Measurement]:
     """Yield measurements of the seconds until an ended process's memory is free."""
-    held = (8 if has_gpu() else 0.05) * GIB
-    yield Measurement("memory after a process is ended", {}, lambda: _given_back(int(held), owner=False))
-    yield Measurement("memory after the owner is killed", {}, lambda: _given_back(int(held), owner=True))
+    size = (8 if has_gpu() else 0.05) * GIB
+    yield Measurement("memory after a process is ended", {}, lambda: _given_back(int(size), owner=False))
+    yield Measurement("memory after the owner is killed", {}, lambda: _given_back(int(size), owner=True))
 
 
-def _given_back(held: int, *, owner: bool) -> Figures:
+def _given_back(size: int, *, owner: bool) -> Figures:
     """Measure from the end of a process that holds memory of the device until it has ended, and the memory is free.
 
     With `owner` the process that started it is killed; else it is ended as the jobs end their servers.
@@ -90,7 +90,7 @@ def _given_back(held: int, *, owner: bool) -> Figures:
 
     with scratch_folder() as folder:
         log = folder / "log"
-        command = [sys.executable, "-c", _HOLD, str(held), device().type]
+        command = [sys.executable, "-c", _HOLDER, str(size), device().type]
         before = _free()
         if owner:
             parent = subprocess.Popen([sys.executable, "-c", _OWNER, str(log), *command], cwd=ROOT)
@@ -110,7 +110,7 @@ def _given_back(held: int, *, owner: bool) -> Figures:
                 began = time.perf_counter()
                 process.end()
         _wait(lambda: not holder.is_running(), "the process has not ended")
-        figures: Figures = {"held_gib": round(held / GIB, 2), "process_s": round(time.perf_counter() - began, 2)}
+        figures: Figures = {"held_gib": round(size / GIB, 2), "process_s": round(time.perf_counter() - began, 2)}
         if has_gpu():
             _wait(lambda: _free() > before - GIB, "the memory has not been given back")
             figures["memory_s"] = round(time.perf_counter() - began, 2)

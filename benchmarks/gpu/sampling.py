@@ -57,9 +57,9 @@ def draw(subjects: Subjects) -> Iterator[Measurement]:
         if not has_gpu():
             raise NotHereError("no GPU: there is nothing to compare the CPU's draws with")
         theta, t, uniforms = _logits(64)
-        here = TokenSampler().draw(theta, t, uniforms)
-        there = TokenSampler().draw(theta.cpu(), t.cpu(), uniforms)
-        return {"other_tokens": sum(a != b for a, b in zip(here.tokens, there.tokens, strict=True))}
+        on_gpu = TokenSampler().draw(theta, t, uniforms)
+        on_cpu = TokenSampler().draw(theta.cpu(), t.cpu(), uniforms)
+        return {"other_tokens": sum(a != b for a, b in zip(on_gpu.tokens, on_cpu.tokens, strict=True))}
 
     yield Measurement("draws of the GPU against those of the CPU", {"rows": 64}, against_cpu)
 
@@ -162,7 +162,8 @@ def _decode(subjects: Subjects, name: str, rows: int) -> Figures:
     seeds, hint = PAIRS[name]
     decoder = Decoder(subjects.pair(seeds), batch_size=rows, max_new_tokens=subjects.size.tokens)
     list(decoder.decode(subjects.requests(min(rows, 2), hint=hint)))
-    requests, answers = subjects.requests(rows, hint=hint), []
+    requests = subjects.requests(rows, hint=hint)
+    answers: list[Any] = []
     took = seconds(lambda: answers.extend(decoder.decode(requests)))
     assert all(len(answer.token_ids) == subjects.size.tokens for answer in answers)
     return _rate(rows, subjects.size.tokens, took) | {"batch_size": decoder.batch_size}

@@ -77,6 +77,14 @@ class HostReads(TorchFunctionMode):
         self.names: Counter[str] = Counter()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call a function of torch, after counting it.
+
+        Args:
+            func: The function.
+            types: Not used; torch passes it.
+            args: Its arguments.
+            kwargs: Its named arguments; None for none.
+        """
         name = getattr(func, "__name__", "")
         if name in _READS and args and isinstance(args[0], Tensor):
             self.names[name] += 1
@@ -88,7 +96,7 @@ def count_waits(call: Callable[[], Any]) -> int:
     if not has_gpu():
         with HostReads() as reads:
             call()
-        return reads.names.total()
+        return int(reads.names.total())
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as caught:

@@ -19,7 +19,6 @@ _PARALLEL = (
     ("--decode-context-parallel-size", "-dcp"),
     ("--prefill-context-parallel-size", "-pcp"),
 )
-_ONE_DEVICE = "the pair engine is on one device: leave it out; more GPUs sample more shards (--gpu_workers)"
 _FIXED = {
     "--stream-interval": ("1", "the pair engine reads every token at its step"),
     "--long-prefill-token-threshold": ("0", "the pair engine reads both prompts of a sample in one step"),
@@ -40,7 +39,10 @@ def check_flags(arguments: Sequence[str]) -> None:
     for names in _PARALLEL:
         for name in names:
             if (value := flag_value(arguments, name)) not in (None, "1"):
-                raise InputError(f"--vllm_args: {name} {value}: {_ONE_DEVICE}")
+                raise InputError(
+                    f"--vllm_args: {name} {value}: the pair engine is on one device: leave it out; more GPUs sample "
+                    "more shards (--gpu_workers)"
+                )
     for name, (expected, reason) in _FIXED.items():
         if (value := flag_value(arguments, name)) not in (None, expected):
             raise InputError(f"--vllm_args: {name} {value}: {reason}: leave it out")

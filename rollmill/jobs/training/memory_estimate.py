@@ -18,6 +18,8 @@ _SHARE = 0.95
 """Share of the free memory that a training may fill by its estimate."""
 _STATES = 16
 """Bytes of a trained weight in float32: weight, gradient, and Adam's two moments."""
+_BUCKETS = 4
+"""Bytes of a trained weight's gradient in the buffers in which several processes add theirs."""
 _QUANTIZED = 0.516
 """Bytes of a weight in 4 bits, with its share of the scales (Dettmers et al., "QLoRA", 2023, section 3)."""
 
@@ -57,6 +59,8 @@ class TrainingSettings:
     has_dropout: bool
     use_lora: bool
     has_bf16: bool
+    processes: int = 1
+    """Processes of the training, one on each device."""
     four_bit: bool = False
     checkpointing: bool = False
 
@@ -101,14 +105,14 @@ class Choice:
 
 def estimate_memory(size: ModelSize, settings: TrainingSettings) -> MemoryEstimate:
     """Return the memory of one optimizer step."""
+    # Under autocast each trained weight is also cast once a pass.
+    states = _STATES + (2 if settings.has_bf16 else 0) + (_BUCKETS if settings.processes > 1 else 0)
     if settings.use_lora:
         width = 2 if settings.has_bf16 else 4
         quantized = size.quantizable if settings.four_bit else 0
-        weights = quantized * _QUANTIZED + (size.parameters - quantized) * width
-        # Under autocast each trained weight is also cast once a pass.
-        trained = size.adapter * (_STATES + (2 if settings.has_bf16 else 0))
+        weights, trained = quantized * _QUANTIZED + (size.parameters - quantized) * width, size.adapter * states
     else:
-        weights, trained = 0.0, size.parameters * (_STATES + (2 if settings.has_bf16 else 0))
+        weights, trained = 0.0, size.parameters * states
     tokens = settings.rows * settings.tokens
     scale = 1 if settings.has_bf16 else 2
     layer = _layer_bytes(size, settings) * scale

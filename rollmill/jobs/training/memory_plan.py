@@ -64,8 +64,8 @@ def check_four_bit(parameters: TrainLora) -> None:
     """Raise `InputError` where 4 bits are asked for, and bitsandbytes is not installed."""
     if parameters.load_in_4bit and not has_bitsandbytes():
         raise InputError(
-            f"--load_in_4bit: {BITSANDBYTES} is not installed: `pip install {BITSANDBYTES}` in the environment that "
-            "trains, or leave the flag out"
+            "--load_in_4bit: bitsandbytes is not installed: `pip install bitsandbytes` in the environment that trains, "
+            "or leave the flag out"
         )
 
 
@@ -120,6 +120,7 @@ def decide(size: ModelSize, parameters: TrainLora, tokens: int, available: float
         has_dropout=parameters.lora_dropout > 0,
         use_lora=parameters.use_lora,
         has_bf16=has_bf16(parameters),
+        processes=parameters.processes,
     )
     choice = choose_savings(
         size,

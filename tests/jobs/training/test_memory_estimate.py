@@ -106,6 +106,7 @@ def test_known_models_have_their_number_of_weights(config, count, adapter):
     estimate = estimate_memory(size, settings(rank=16))
     assert estimate.weights == 2 * count
     assert estimate.trained == 18 * adapter  # float32 weight, gradient and two moments; a bfloat16 copy
+    assert estimate_memory(size, settings(rank=16, processes=2)).trained == 22 * adapter
     # QLoRA's 8B models take between 5 and 6 GB: embeddings and the output layer stay in 16 bits.
     assert 5 < estimate_memory(size, settings(four_bit=True)).weights / 1e9 < 6.5
     assert estimate_memory(size, settings(use_lora=False)).trained == 18 * count
