@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import logging
 import platform
 import re
 import threading
@@ -14,7 +14,8 @@ from typing import Self
 import psutil
 
 from rollmill.sandboxes.docker_engine import DockerEngine
-from rollmill.sandboxes.followed_process import FollowedProcess
+from rollmill.sandboxes.docker_options import ContainerOptions, first_process, is_quota_refusal, quota
+from rollmill.sandboxes.docker_watch import ContainerWatch, WatchedExec
 from rollmill.sandboxes.output import CappedOutput
 from rollmill.sandboxes.registry import HostSettings, SandboxEntry
 from rollmill.sandboxes.sandbox import TIMED_OUT, Execution, Limits, SandboxError, SandboxSpec
@@ -22,33 +23,36 @@ from rollmill.sandboxes.shell import check_environment, find_refusal, printable,
 from rollmill.sandboxes.started import StartedSandboxes
 from rollmill.terminal.stall_watch import TimedStep
 
+log = logging.getLogger(__name__)
+
 ENTRY = SandboxEntry("docker", "DockerHost", "containers", in_containers=True)
 
 _LABEL = "rollmill.owner"
 _LONGEST_END_S = 10.0
+_LONGEST_WAIT_S = 0.5
 _SIGNALLED = 128
 _KILLED = 137
 
-# The first process of a container waits, reaps orphans, and kills all others on SIGUSR1, without starting a process:
-# a command may have used up all of them. As process 1 it cannot be killed from inside the container.
-_FIRST = 'trap "kill -9 -1" USR1; exec {f}<> <(:); while (( SECONDS < $0 )); do read -rt 0.2 -u $f; done; exit 0'
-# Kills the command's remaining processes, then prints a last line with the return code and the count of OOM kills so
-# far. Without that line the command was killed from outside.
-_OUT_OF_MEMORY = (
-    "for f in /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control; do "
-    '[ -r $f ] && while read -r k v; do [ "$k" = oom_kill ] && n=$v; done < $f; done'
-)
+# Prints a first line, kills what the command has left and it can reach, since that holds the output open, and prints a
+# last line with the return code. Without that line the command was killed from outside. The command can forge the last
+# line, and root can replace this bash for the next command: both decide about the sandbox's own output and return codes
+# alone, since limits are enforced, and all processes killed, from another container. $1 is the process of that
+# container if it can be reached from here, and must be spared, or 0.
 _AROUND = (
-    'exec 2> /dev/null; echo 1000 > /proc/self/oom_score_adj; echo "$0"; "$@" 2>&1; code=$?; '
-    f'kill -9 -1; {_OUT_OF_MEMORY}; echo "$0 $code ${{n:-0}}"; exit $code'
+    "exec 2> /dev/null; echo 1000 > /proc/self/oom_score_adj; "
+    'mark=$0 watch=$1; shift; echo "$mark"; "$@" 2>&1; code=$?; '
+    "if (( watch )); then for each in /proc/[0-9]*; do each=${each#/proc/}; "
+    "(( each == 1 || each == watch || each == $$ )) || kill -9 $each; done; else kill -9 -1; fi; "
+    'echo "$mark $code"; exit $code'
 )
 
 
 class DockerHost(StartedSandboxes["DockerSandbox"]):
     """Starts sandboxes from an engine's images, which need bash.
 
-    Of `Limits`, Docker enforces `memory_mb` and `processes` for the whole container; `cpu_s` and `disk_mb` for one
-    process and one file. Raises `InputError` without the command, `SandboxError` where the engine does not answer.
+    The engine's control groups enforce `memory_mb` and `processes`; `ContainerWatch` enforces `cpu_s`, `disk_mb`, and
+    what memory the groups do not count. Raises `InputError` without the command and for `run_args` that share the
+    host's processes, `SandboxError` where the engine does not answer.
 
     Args:
         docker_host: The engine's address; None for that in DOCKER_HOST.
@@ -71,10 +75,13 @@ class DockerHost(StartedSandboxes["DockerSandbox"]):
     ) -> None:
         super().__init__()
         self._engine = DockerEngine(docker_host, executable)
-        self._run_args = [*run_args, *(["--cpus", f"{cpus:g}"] if cpus else [])]
+        self._options = ContainerOptions([*run_args, *(["--cpus", f"{cpus:g}"] if cpus else [])])
         self._container_timeout_s = container_timeout_s
         self._pull_timeout_s = pull_timeout_s
         self._owner = _owner(psutil.Process())
+        self._quota = True
+        if missing := self._engine.missing_limits():
+            log.warning("this Docker engine does not limit %s of its containers", ", ".join(missing))
         self._sweep()
 
     @classmethod
@@ -91,18 +98,31 @@ class DockerHost(StartedSandboxes["DockerSandbox"]):
         """Start a container; see `SandboxHost`."""
         check_environment(spec.env)
         self._check_open()
-        self._engine.provide(spec.image, self._pull_timeout_s)
+        image = self._engine.provide(spec.image, self._pull_timeout_s)
         name = f"rollmill-{uuid.uuid4().hex}"
-        settings = ["--detach", "--name", name, "--label", f"{_LABEL}={self._owner}", "--network", "none"]
-        settings += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--hostname", "sandbox"]
-        settings += [*_bounds(spec.limits), *self._run_args, "--entrypoint", "/bin/bash"]
+        label = f"{_LABEL}={self._owner}"
+        settings = ["--detach", "--name", name, "--label", label, *self._options.settings(spec.limits)]
+        first = ["--", spec.image, *first_process(self._container_timeout_s, name)]
         try:
-            life = str(math.ceil(self._container_timeout_s))
-            self._engine.call("run", *settings, "--", spec.image, "-c", _FIRST, life)
+            if not (self._quota and self._run_with_quota(name, spec.limits, [*settings, *first])):
+                self._engine.call("run", *settings, *first)
+            watch = ContainerWatch(self._engine, name, spec.image, label, spec.limits, image.volumes)
         except BaseException:
             self._engine.remove([name])  # it may have been created, but not started
             raise
-        return self._add(DockerSandbox(name, spec, self._engine, self._forget))
+        user = self._options.user or image.user
+        return self._add(DockerSandbox(name, spec, user, self._engine, watch, self._forget))
+
+    def _run_with_quota(self, name: str, limits: Limits, arguments: Sequence[str]) -> bool:
+        """Start a container whose files have a quota; return False, and do not try again, where the engine has none."""
+        try:
+            self._engine.call("run", *quota(limits), *arguments)
+        except SandboxError as error:
+            if not is_quota_refusal(error.details):
+                raise
+            self._quota = False
+            self._engine.remove([name])
+        return self._quota
 
     def _sweep(self) -> None:
         """Remove the containers of this machine's processes that have ended."""
@@ -115,22 +135,33 @@ class DockerHost(StartedSandboxes["DockerSandbox"]):
 class DockerSandbox:
     """One container; runs one command at a time, others wait."""
 
-    def __init__(self, name: str, spec: SandboxSpec, engine: DockerEngine, forget: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        spec: SandboxSpec,
+        user: str,
+        engine: DockerEngine,
+        watch: ContainerWatch,
+        forget: Callable[[str], None],
+    ) -> None:
         """Wrap a started container.
 
         Args:
             name: The container's.
             spec: Limits, environment and work folder.
+            user: The user of its commands, which is not that of its first process.
             engine: Where it runs.
+            watch: Enforces its limits.
             forget: Called with the name when the sandbox is closed.
         """
         self._name = name
         self._spec = spec
+        self._user = user
         self._engine = engine
+        self._watch = watch
         self._forget = forget
         self._one_at_a_time = threading.Lock()
         self._closed = False
-        self._out_of_memory = 0
 
     @property
     def id(self) -> str:
@@ -160,11 +191,13 @@ class DockerSandbox:
             return refusal
         mark = uuid.uuid4().hex
         options = [part for name, value in variables.items() for part in ("--env", printable(f"{name}={value}"))]
-        around = ["/bin/bash", "-c", _AROUND, mark, *shell_arguments(command, cwd)]
         with self._one_at_a_time:
             if self._closed:
                 raise SandboxError(f"sandbox {self._name} is closed", type_="unknown_sandbox")
-            arguments = [*self._engine.command, "exec", *options, self._name, *around]
+            self._watch.begin()
+            around = ["/bin/bash", "-c", _AROUND, mark, str(self._watch.process_in_reach)]
+            arguments = [*self._engine.command, "exec", "--user", self._user, *options, self._name, *around]
+            arguments += shell_arguments(command, cwd)
             limit_s = self._spec.timeout_s if timeout_s is None else timeout_s
             with TimedStep(limit_s):
                 return self._follow(arguments, mark, limit_s)
@@ -173,7 +206,8 @@ class DockerSandbox:
         """Remove the container, a running command included; may be called again."""
         if not self._closed:
             self._closed = True
-            self._engine.remove([self._name])
+            self._engine.remove([self._name, self._watch.name])
+            self._watch.kill()
         self._forget(self._name)
 
     def _follow(self, arguments: list[str], mark: str, timeout_s: float) -> Execution:
@@ -186,45 +220,53 @@ class DockerSandbox:
         """
         output = CappedOutput(self._spec.limits.output_bytes)
         began = time.monotonic()
-        running = FollowedProcess(arguments, env=self._engine.environment)
-        late = False
+        running = WatchedExec(arguments, self._engine, self._watch)
+        late, broken = False, None
         try:
-            while not late and not running.wait(began + timeout_s - time.monotonic(), output):
-                late = time.monotonic() >= began + timeout_s
+            while not running.wait(min(began + timeout_s - time.monotonic(), _LONGEST_WAIT_S), output):
+                late, broken = time.monotonic() >= began + timeout_s, self._watch.broken()
+                if late or broken:
+                    break
             ended = time.monotonic()
-            if late:
-                self._kill_all()
-                while not running.wait(ended + _LONGEST_END_S - time.monotonic(), output):
-                    if time.monotonic() > ended + _LONGEST_END_S:
-                        raise SandboxError("processes of a container do not end", type_="end")
+            starved = self._end_processes(running, output)
         finally:
             running.kill()
             while not running.wait(1.0, output):
                 pass
             code = running.finish(output)
         text = output.text().removeprefix(f"{mark}\n")
-        end = re.search(rf"{mark} \d+ (\d+)\n\Z", text)
+        end = re.search(rf"{mark} (\d+)\n\Z", text)
         written = text[: end.start()] if end else text
-        killed_by = None
-        if end:
-            before, self._out_of_memory = self._out_of_memory, int(end[1])
-            if code == _KILLED and self._out_of_memory > before:
-                killed_by = f"memory limit of {self._spec.limits.memory_mb} MiB"
-        elif not late:
-            self._check_killed_itself(code or 0, written)
-            self._kill_all()
+        code = int(end[1]) if end else code or 0
+        broken = broken or self._watch.broken()
+        if not broken and starved and code == _KILLED:
+            broken = f"memory limit of {self._spec.limits.memory_mb} MiB"
+        late = late and not broken
+        if not (end or late or broken):
+            self._check_killed_itself(code, written)
         return Execution(
             output=written,
-            returncode=TIMED_OUT if late else code or 0,
+            returncode=TIMED_OUT if late else _KILLED if broken else code,
             timed_out=late,
             truncated=output.full,
-            killed_by=killed_by,
+            killed_by=broken,
             seconds=ended - began,
         )
 
-    def _kill_all(self) -> None:
-        if not self._closed:
-            self._engine.call("kill", "--signal", "USR1", self._name)
+    def _end_processes(self, running: WatchedExec, output: CappedOutput) -> bool:
+        """Kill what runs in the container, and wait until the engine has reported the end of the command.
+
+        Return whether a process was killed for lack of memory. Raises `SandboxError` where a process does not end.
+        """
+        if self._closed:
+            return False
+        deadline = time.monotonic() + _LONGEST_END_S
+        starved = self._watch.end()
+        while not running.wait(_LONGEST_WAIT_S, output):
+            if time.monotonic() > deadline:
+                raise SandboxError("processes of a container do not end", type_="end")
+            starved |= self._watch.end()  # the engine may have started the command only now
+        return starved
 
     def _check_killed_itself(self, code: int, output: str) -> None:
         """Raise `SandboxError` unless the command itself killed the shell that runs it."""
@@ -234,18 +276,6 @@ class DockerSandbox:
             raise SandboxError(
                 f"a command in container {self._name} was lost: {last[0]}", type_="engine", details=output
             )
-
-
-def _bounds(limits: Limits) -> list[str]:
-    memory = f"{limits.memory_mb}m"
-    bounds = ["--memory", memory, "--memory-swap", memory, "--pids-limit", str(limits.processes + 3)]
-    for name, value in (
-        ("core", 0),
-        ("cpu", math.ceil(limits.cpu_s) + 1),
-        ("fsize", limits.disk_mb << 20),
-    ):
-        bounds += ["--ulimit", f"{name}={value}"]
-    return bounds
 
 
 def _owner(process: psutil.Process) -> str:
