@@ -82,54 +82,71 @@ read_oom() {  # sets `oom`, the number of processes that were killed for lack of
     while read -r name value; do [[ $name == oom_kill ]] && oom=$value; done < "$oom_file"
 }
 
-read_sockstat() {  # sets `sockets` of the sandbox, and `tcp`, the bytes in TCP's buffers of the whole machine
+read_sockstat() {  # sets `sockets` of the sandbox, and `traffic`, the bytes in TCP's and UDP's buffers of the machine
     local name rest
-    sockets=0 tcp=0
+    sockets=0 traffic=0
     while read -r name rest; do
         case $name in
         sockets:) sockets=${rest#used } ;;
-        TCP:) tcp=$(( ${rest##* } * 4096 )) ;;
+        TCP: | UDP:) (( version == 1 && (traffic += ${rest##* } * 4096) )) ;;
         esac
     done < /proc/1/net/sockstat
 }
 
-read_buffers() {  # sets `buffers`, the bytes in socket buffers that the control group does not count
-    local line columns queues=0 used=0 protocol
-    buffers=0
-    # Version 2 counts what TCP and UDP hold, version 1 does not; neither counts netlink. UNIX sockets are counted.
-    if (( version == 1 )); then
-        for protocol in udp udp6 raw raw6 tcp tcp6; do
-            [[ -r /proc/1/net/$protocol ]] || continue
-            [[ $protocol == tcp ]] && buffers=$queues queues=0
-            while read -ra columns; do
-                [[ ${columns[4]} == *[1-9A-F]*:* || ${columns[4]} == *:*[1-9A-F]* ]] || continue
-                [[ ${columns[4]} == *[^0-9A-F:]* ]] && continue
-                queues=$(( queues + 16#${columns[4]%:*} + 16#${columns[4]#*:} ))
-                [[ $protocol == tcp* ]] && (( used += 1 ))
-            done < "/proc/1/net/$protocol"
-        done
-        # Small segments take far more than their bytes: up to the growth of the machine's buffers, and at most the
-        # default of 10 MiB for each socket that holds any, is the sandbox's.
-        local most=$(( used * 10 << 20 )) grown=$(( tcp - tcp_before ))
-        (( grown < most )) && most=$grown
-        buffers=$(( buffers + (queues > most ? queues : most) ))
-    fi
-    while read -ra columns; do
-        [[ ${columns[4]} == [0-9]* ]] && buffers=$(( buffers + columns[4] + columns[5] ))
-    done < /proc/1/net/netlink
+read_netlink() {  # sets `netlink`, the bytes in the buffers of the sandbox's netlink sockets
+    local lines line columns
+    netlink=0
+    # Not `read` from the file: it would go back after each line, for which the kernel begins the table anew.
+    mapfile -t lines < /proc/1/net/netlink
+    for line in "${lines[@]:1}"; do
+        columns=($line)
+        netlink=$(( netlink + columns[4] + columns[5] ))
+    done
 }
 
+read_traffic() {  # sets `traffic` to the bytes in TCP's and UDP's buffers of the sandbox; slow, whatever their number
+    local lines line columns protocol queues=0 datagrams=0 used=0 most grown
+    for protocol in udp udp6 raw raw6 tcp tcp6; do
+        [[ -r /proc/1/net/$protocol ]] || continue
+        [[ $protocol == tcp ]] && datagrams=$queues queues=0
+        mapfile -t lines < "/proc/1/net/$protocol"
+        for line in "${lines[@]:1}"; do
+            columns=($line)
+            [[ ${columns[4]} == *[1-9A-F]* ]] || continue
+            queues=$(( queues + 16#${columns[4]%:*} + 16#${columns[4]#*:} ))
+            [[ $protocol == tcp* ]] && (( used += 1 ))
+        done
+    done
+    # Small segments take far more than their bytes: what the buffers of the whole machine have grown by is the
+    # sandbox's, up to the default maximum of 10 MiB for each of its sockets that holds any.
+    grown=$(( traffic - traffic_before - datagrams )) most=$(( used * 10 << 20 ))
+    (( grown < most )) && most=$grown
+    traffic=$(( datagrams + (queues > most ? queues : most) ))
+}
+
+# Control groups count most memory, and the kernel enforces that limit. Version 1 does not count what TCP and UDP hold,
+# and neither version what netlink holds; UNIX sockets, pipes, page tables and files in memory are counted.
 memory_is_over() {
-    local name value held
+    local name value held=0 grown over=1
     read_sockstat
-    (( sockets << 23 > memory_limit / 4 )) || return
-    read_buffers
-    (( buffers > memory_limit / 16 )) || return
+    grown=$(( traffic - traffic_before )) netlink=0
+    (( grown > 0 && sockets )) || grown=0
+    (( sockets << 19 > memory_limit / 8 )) && read_netlink
+    (( grown + netlink > memory_limit / 8 )) || return
     [[ -r $usage_file ]] && read -r held < "$usage_file"
     while read -r name value; do  # the files that it caches can be dropped
         [[ $name == active_file || $name == inactive_file ]] && held=$(( held - value ))
     done < "$stat_file"
-    (( held + buffers > memory_limit ))
+    (( held + netlink > memory_limit )) && return
+    (( held + netlink + grown > memory_limit && now >= memory_earliest )) || return
+    echo counting
+    kill -STOP -1
+    read_traffic
+    if (( held + netlink + traffic > memory_limit )); then over=0; else kill -CONT -1; fi
+    local began=$now
+    now_us
+    memory_earliest=$(( now + 4 * (now - began) ))
+    return $over
 }
 
 read_free() {  # sets `free`, in blocks of 512 bytes, and `inodes`
@@ -137,7 +154,7 @@ read_free() {  # sets `free`, in blocks of 512 bytes, and `inodes`
     free=0 inodes=0
     while read -r blocks size number; do
         free=$(( free + blocks * (size / 512) )) inodes=$(( inodes + number ))
-    done < <(stat -f -c '%f %S %d' -- "${folders[@]}")
+    done < <(exec stat -f -c '%f %S %d' -- "${folders[@]}")
 }
 
 count_files() {  # sets `counted`, the blocks of all files that were changed since the start, deleted open ones included
@@ -175,7 +192,7 @@ disk_is_over() {  # $1: whether the processes are stopped meanwhile, so that the
     read_free
     free_counted=$free inodes_counted=$inodes
     count_files
-    (( counted > disk_limit )) && over=0
+    (( counted > allowed )) && over=0
     if [[ $1 ]]; then
         if (( over && free_before - free > disk_limit )) && holds_hidden_files; then over=0; fi
         if (( over )); then kill -CONT -1; fi
@@ -187,9 +204,12 @@ disk_is_over() {  # $1: whether the processes are stopped meanwhile, so that the
 }
 
 check_disk() {  # returns 0 where the limit is exceeded
+    # A command after one that has exceeded it has a second to delete files, but not to add any.
+    allowed=$disk_limit
+    (( now < command_began + 1000000 && counted_before > disk_limit )) && allowed=$(( counted_before + disk_limit / 16 ))
     read_free
     local fell=$(( free_counted - free )) names=$(( (inodes_counted - inodes) * 4 ))
-    if (( now >= earliest && counted + (fell > names ? fell : names) > disk_limit )); then
+    if (( now >= earliest && counted + (fell > names ? fell : names) > allowed )); then
         disk_is_over stopped
     elif (( now >= routine )); then
         disk_is_over '' && disk_is_over stopped
@@ -214,10 +234,9 @@ check() {  # sets `over` to the limit that is exceeded, and `pause` to the secon
         fi
     fi
     now_us
-    local wait=$(( 10 * (now - began) ))
-    (( wait < 30000 )) && wait=30000
-    (( wait > 300000 )) && wait=300000
-    printf -v pause '0.%06d' "$wait"
+    local wait=$(( 5 * (now - began) ))
+    (( wait < shortest )) && wait=$shortest
+    printf -v pause '0.%06d' $(( wait > 500000 ? 500000 : wait ))
     if (( now - told > 300000 )) && [[ ! $over ]]; then
         echo .
         told=$now
@@ -239,9 +258,15 @@ exec {never}<> <(:)
 [[ $since ]] && restarted=1 || since=$(date +%s.%N)
 now_us
 read_free
-free_counted=$free inodes_counted=$inodes counted=0 earliest=0 routine=$(( now + 1000000 )) told=0
+free_counted=$free inodes_counted=$inodes counted=0 earliest=0 memory_earliest=0 routine=$(( now + 1000000 )) told=0
 if [[ $restarted ]]; then count_files; fi
-pause=0.03 running=
+# The time in which a disk of 4 GB/s writes an eighth of the limit, or 32 cores use as much CPU time; from 8 to 100 ms.
+shortest=$(( disk_limit * 512 / 8 / 4000 ))
+(( cpu_limit / 8 / 32 < shortest )) && shortest=$(( cpu_limit / 8 / 32 ))
+(( shortest < 8000 )) && shortest=8000
+(( shortest > 100000 )) && shortest=100000
+printf -v pause '0.%06d' "$shortest"
+running=
 echo "ready $since $pid ${cpu_file:+cpu} ${usage_file:+memory}"
 while :; do
     if [[ $running ]]; then read -rt "$pause" order; else read -r order; fi
@@ -258,7 +283,10 @@ while :; do
         read_cpu
         read_sockstat
         read_free
-        cpu_before=$cpu cpu_looked=$cpu tcp_before=$tcp free_before=$free running=1 over='' told=0 pause=0.03
+        cpu_before=$cpu cpu_looked=$cpu traffic_before=$traffic free_before=$free running=1 over='' told=0
+        now_us
+        command_began=$now counted_before=$counted
+        (( counted > disk_limit && earliest < now + 1000000 )) && routine=$(( now + 1000000 ))
         echo begun
     else
         end_all

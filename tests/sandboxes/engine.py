@@ -117,6 +117,8 @@ def _add_system(tar: tarfile.TarFile) -> None:
     entry.size = len(passwd)
     tar.addfile(entry, io.BytesIO(passwd))
     libraries = _libraries(python)
+    for module in Path(f"/usr/lib/{python.name}/lib-dynload").glob("_ctypes.*.so"):
+        libraries |= _libraries(module)
     for program in _PROGRAMS:
         path = shutil.which(program, path="/usr/bin:/bin")
         assert path, program
