@@ -75,13 +75,15 @@ class DockerHost(StartedSandboxes["DockerSandbox"]):
     ) -> None:
         super().__init__()
         self._engine = DockerEngine(docker_host, executable)
-        self._options = ContainerOptions([*run_args, *(["--cpus", f"{cpus:g}"] if cpus else [])])
+        abilities = self._engine.abilities()
+        arguments = [*run_args, *(["--cpus", f"{cpus:g}"] if cpus else [])]
+        self._options = ContainerOptions(arguments, filter_calls=abilities.filters_calls)
         self._container_timeout_s = container_timeout_s
         self._pull_timeout_s = pull_timeout_s
         self._owner = _owner(psutil.Process())
         self._quota = True
-        if missing := self._engine.missing_limits():
-            log.warning("this Docker engine does not limit %s of its containers", ", ".join(missing))
+        if abilities.without_limit:
+            log.warning("this Docker engine does not limit %s of its containers", ", ".join(abilities.without_limit))
         self._sweep()
 
     @classmethod

@@ -31,6 +31,15 @@ class ImageSettings(NamedTuple):
     """Folders that are file systems of their own."""
 
 
+class Abilities(NamedTuple):
+    """What an engine's kernel can enforce."""
+
+    without_limit: tuple[str, ...] = ()
+    """What it cannot bound, each in words."""
+    filters_calls: bool = True
+    """Whether it filters system calls (seccomp)."""
+
+
 class DockerEngine:
     """An engine, controlled by the docker command; `address` has the form of DOCKER_HOST, None takes the variable's."""
 
@@ -87,16 +96,17 @@ class DockerEngine:
         config = json.loads(text) or {}
         return ImageSettings(config.get("User") or "0", tuple(config.get("Volumes") or ()))
 
-    def missing_limits(self) -> list[str]:
-        """Return what the engine's kernel does not let it bound, each in words."""
+    def abilities(self) -> Abilities:
+        """Return what the engine's kernel can enforce; everything, where it does not say so in Docker's form."""
         try:
             info = json.loads(self.call("info", "--format", "{{json .}}"))
         except ValueError:  # another engine with a docker command
-            return []
+            return Abilities()
+        filters = any("seccomp" in each for each in info.get("SecurityOptions") or ())
         if info.get("CgroupDriver") == "none":
-            return ["memory", "the number of processes", "CPU time"]
+            return Abilities(("memory", "the number of processes", "CPU time"), filters)
         names = {"MemoryLimit": "memory", "SwapLimit": "swap space", "PidsLimit": "the number of processes"}
-        return [words for name, words in names.items() if info.get(name) is False]
+        return Abilities(tuple(words for name, words in names.items() if info.get(name) is False), filters)
 
     def remove(self, containers: Sequence[str]) -> None:
         """Stop and delete containers; missing ones are ignored."""

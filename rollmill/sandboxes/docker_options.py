@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from importlib.resources import files
 
 from rollmill.errors import InputError
 from rollmill.sandboxes.sandbox import Limits
@@ -17,6 +18,7 @@ _PROCESSES = 3
 # Waits, and reaps orphans. It is another user's, so that a command's processes, root's included, can neither signal nor
 # trace it. The last argument identifies the container.
 _FIRST = "exec {f}<> <(:); while (( SECONDS < $0 )); do read -rt 1 -u $f; done; exit 0"
+_OTHER_FILTERS = ("--security-opt", "--privileged", "--cap-add")
 _ISOLATION = [
     *("--network", "none", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--hostname", "sandbox"),
     *("--log-driver", "none"),
@@ -26,14 +28,18 @@ _ISOLATION = [
 class ContainerOptions:
     """Arguments of every sandbox's container, with those of the user last."""
 
-    def __init__(self, run_args: Sequence[str]) -> None:
+    def __init__(self, run_args: Sequence[str], *, filter_calls: bool = True) -> None:
         """Check the arguments. Raises `InputError` for one that shares the processes of the host or other containers.
 
-        All processes that a command leaves are killed, and those would be among them.
+        All processes that a command leaves are killed, and those would be among them. `filter_calls`: whether the
+        engine can filter system calls. Arguments that choose or need another filter replace this one.
         """
         if any(each == "--pid" or each.startswith("--pid=") for each in run_args):
             raise InputError(f"run_args {' '.join(run_args)!a}: --pid is refused: a sandbox has processes of its own")
         self._run_args = list(run_args)
+        if filter_calls and not any(each.partition("=")[0] in _OTHER_FILTERS for each in run_args):
+            profile = files("rollmill.sandboxes").joinpath("docker_seccomp.json")
+            self._run_args += ["--security-opt", f"seccomp={profile}"]
         self.user = _value(run_args, ("--user", "-u"))
         """The user that they set for commands; None for the image's."""
 

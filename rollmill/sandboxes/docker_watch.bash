@@ -198,8 +198,8 @@ disk_is_over() {  # $1: whether the processes are stopped meanwhile, so that the
         if (( over )); then kill -CONT -1; fi
     fi
     now_us
-    # At most a fifth of the time for what free space makes likely, a twentieth for the routine.
-    earliest=$(( now + 4 * (now - began) )) routine=$(( now + 1000000 + 19 * (now - began) ))
+    # At most half of the time for what free space makes likely while other programs write, a twentieth for the routine.
+    earliest=$(( now + (now - began) )) routine=$(( now + 1000000 + 19 * (now - began) ))
     return $over
 }
 
@@ -225,7 +225,7 @@ check() {  # sets `over` to the limit that is exceeded, and `pause` to the secon
     read_cpu
     if [[ $cpu_file ]] && (( cpu - cpu_before > cpu_limit )); then
         over=cpu
-    elif (( cpu - cpu_looked >= 5000 )) || [[ ! $cpu_file ]]; then  # an idle command writes nothing
+    elif (( cpu - cpu_looked >= shortest / 4 )) || [[ ! $cpu_file ]]; then  # an idle command writes nothing
         cpu_looked=$cpu
         if memory_is_over; then
             over=memory
@@ -234,7 +234,7 @@ check() {  # sets `over` to the limit that is exceeded, and `pause` to the secon
         fi
     fi
     now_us
-    local wait=$(( 5 * (now - began) ))
+    local wait=$(( 2 * (now - began) ))
     (( wait < shortest )) && wait=$shortest
     printf -v pause '0.%06d' $(( wait > 500000 ? 500000 : wait ))
     if (( now - told > 300000 )) && [[ ! $over ]]; then
@@ -260,10 +260,10 @@ now_us
 read_free
 free_counted=$free inodes_counted=$inodes counted=0 earliest=0 memory_earliest=0 routine=$(( now + 1000000 )) told=0
 if [[ $restarted ]]; then count_files; fi
-# The time in which a disk of 4 GB/s writes an eighth of the limit, or 32 cores use as much CPU time; from 8 to 100 ms.
+# The time in which a disk of 4 GB/s writes an eighth of the limit, or 32 cores use as much CPU time; from 4 to 100 ms.
 shortest=$(( disk_limit * 512 / 8 / 4000 ))
 (( cpu_limit / 8 / 32 < shortest )) && shortest=$(( cpu_limit / 8 / 32 ))
-(( shortest < 8000 )) && shortest=8000
+(( shortest < 4000 )) && shortest=4000
 (( shortest > 100000 )) && shortest=100000
 printf -v pause '0.%06d' "$shortest"
 running=
