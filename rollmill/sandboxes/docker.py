@@ -81,7 +81,7 @@ class DockerHost(StartedSandboxes["DockerSandbox"]):
         self._container_timeout_s = container_timeout_s
         self._pull_timeout_s = pull_timeout_s
         self._owner = _owner(psutil.Process())
-        self._quota = True
+        self._quota = abilities.may_have_quotas
         if abilities.without_limit:
             log.warning("this Docker engine does not limit %s of its containers", ", ".join(abilities.without_limit))
         self._sweep()

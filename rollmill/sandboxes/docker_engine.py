@@ -38,6 +38,8 @@ class Abilities(NamedTuple):
     """What it cannot bound, each in words."""
     filters_calls: bool = True
     """Whether it filters system calls (seccomp)."""
+    may_have_quotas: bool = False
+    """Whether its storage can give what a container adds to its image a quota: overlay2, if it is on XFS with pquota."""
 
 
 class DockerEngine:
@@ -103,10 +105,12 @@ class DockerEngine:
         except ValueError:  # another engine with a docker command
             return Abilities()
         filters = any("seccomp" in each for each in info.get("SecurityOptions") or ())
+        quotas = info.get("Driver") == "overlay2"
         if info.get("CgroupDriver") == "none":
-            return Abilities(("memory", "the number of processes", "CPU time"), filters)
+            return Abilities(("memory", "the number of processes", "CPU time"), filters, quotas)
         names = {"MemoryLimit": "memory", "SwapLimit": "swap space", "PidsLimit": "the number of processes"}
-        return Abilities(tuple(words for name, words in names.items() if info.get(name) is False), filters)
+        missing = tuple(words for name, words in names.items() if info.get(name) is False)
+        return Abilities(missing, filters, quotas)
 
     def remove(self, containers: Sequence[str]) -> None:
         """Stop and delete containers; missing ones are ignored."""

@@ -65,7 +65,7 @@ def quota(limits: Limits) -> list[str]:
 
 def is_quota_refusal(message: str) -> bool:
     """Return whether an engine refuses a container because its storage has no quotas."""
-    return any(word in message.lower() for word in ("storage-opt", "storage opt", "quota"))
+    return any(word in message.lower() for word in ("storage-opt", "storage opt"))
 
 
 def _bounds(limits: Limits) -> list[str]:
