@@ -39,7 +39,7 @@ class Abilities(NamedTuple):
     filters_calls: bool = True
     """Whether it filters system calls (seccomp)."""
     may_have_quotas: bool = False
-    """Whether its storage can give what a container adds to its image a quota: overlay2, if it is on XFS with pquota."""
+    """Whether its storage may give what a container adds to its image a quota: overlay2 does on XFS with pquota."""
 
 
 class DockerEngine:
@@ -51,6 +51,8 @@ class DockerEngine:
             raise InputError(f"{program!r} is not installed: install Docker, or use bubblewrap")
         self.command = [program, *(["--host", address] if address else [])]
         self.environment = dict(os.environ)
+        self.refuses_watch = False
+        """Whether a container could not be started in the process namespace of another."""
         self.call("version", "--format", "{{.Server.Version}}")
 
     def call(self, *arguments: str, timeout_s: float = _LONGEST_CALL_S) -> str:

@@ -31,9 +31,26 @@ _LONGEST_SILENCE_IN_REACH_S = 1.5
 """Of a watch that the sandbox's processes can stop."""
 _LONGEST_COUNT_S = 120.0
 _PIECE = 1 << 16
+_REFUSED = (
+    "in Docker sandboxes CPU time and files are limited for each process and each file alone, and socket buffers not: "
+    "a container in the process namespace of the sandbox, with the capability SYS_PTRACE, does not start: %s"
+)
 _ISOLATION = [
     *("--network", "none", "--read-only", "--log-driver", "none", "--security-opt", "no-new-privileges"),
-    *("--memory", "256m", "--pids-limit", "64", "--user", "0:0", "--workdir", "/", "--cap-drop", "ALL"),
+    *(
+        "--memory",
+        "256m",
+        "--pids-limit",
+        "64",
+        "--cpu-shares",
+        "8192",
+        "--user",
+        "0:0",
+        "--workdir",
+        "/",
+        "--cap-drop",
+        "ALL",
+    ),
     # To see other users' files and kill their processes; the last three to become a user that root cannot signal.
     *("--cap-add", "SYS_PTRACE", "--cap-add", "DAC_READ_SEARCH", "--cap-add", "KILL"),
     *("--cap-add", "SETUID", "--cap-add", "SETGID", "--cap-add", "SETPCAP"),
@@ -99,6 +116,8 @@ class ContainerWatch:
             self._engine.call("restart", "--time", "0", self._container)
             return False
         try:
+            if self._over == "lost":
+                raise SandboxError("it is silent", type_="engine")
             words = self._ask("end", "ended")
         except SandboxError:
             # The sandbox has killed or stopped it, or it has been removed with the sandbox.
@@ -202,11 +221,9 @@ class ContainerWatch:
             if self._since or running != "true":
                 raise
             self._refused = True
-            log.warning(
-                "limits of CPU time, files and socket buffers do not hold for all processes of a Docker sandbox: "
-                "a container in its process namespace, with the capability SYS_PTRACE, does not start: %s",
-                error,
-            )
+            if not self._engine.refuses_watch:
+                self._engine.refuses_watch = True
+                log.warning(_REFUSED, error)
             return
         self._since, self.process_in_reach, self._ready = words[1], int(words[2]), True
         if missing := {"cpu", "memory"} - set(words[3:]):
