@@ -101,6 +101,17 @@ def import_image(address: str, tree: Path, name: str = IMAGE) -> str:
     return name
 
 
+def change_image(address: str, name: str, command: str, *changes: str) -> str:
+    """Makes an image of `IMAGE` by running a bash command as root in a container; `changes`: lines of a Dockerfile."""
+    docker = ["docker", "-H", address]
+    started = ["run", "--detach", "--network", "none", "--entrypoint", "/bin/bash", IMAGE, "-c", command]
+    container = subprocess.run([*docker, *started], capture_output=True, text=True, check=True).stdout.strip()
+    options = [part for change in changes for part in ("--change", change)]
+    for arguments in (["wait", container], ["commit", *options, container, name], ["rm", container]):
+        subprocess.run([*docker, *arguments], capture_output=True, check=True)
+    return name
+
+
 def _add_system(tar: tarfile.TarFile) -> None:
     for folder in ("usr", "usr/bin", "usr/lib", "etc", "tmp", "root"):
         entry = tarfile.TarInfo(folder)
