@@ -229,9 +229,11 @@ check_disk() {  # returns 0 where the limit is exceeded
     local grown=$(( written - written_counted )) fell names
     # The space that is free on the whole disk tells what no process's account has, such as names. It takes a process.
     if (( now >= free_next )); then
+        local began=$now
         read_free
         now_us
-        free_next=$(( now + 100000 ))
+        free_next=$(( now + 10 * (now - began) ))
+        (( free_next < now + 100000 )) && free_next=$(( now + 100000 ))
         fell=$(( free_counted - free )) names=$(( (inodes_counted - inodes) * 4 ))
         (( fell > grown )) && grown=$fell
         (( names > grown )) && grown=$names

@@ -33,7 +33,7 @@ def each(step):
     for number in range(400):
         step(number)
         print(number + 1, flush=True)
-        time.sleep(0.01)
+        time.sleep(0.02)
     time.sleep(60)
 """
 _SOCKETS = """
