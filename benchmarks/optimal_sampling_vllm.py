@@ -25,14 +25,18 @@ from rollmill.jobs.optimal_sampling.vllm_decoding import engine_arguments
 ALONE = "vLLM alone"
 METHODS = ("fixed", "entropy", "kl_symmetry")
 OF_ALONE = 0.7
+VOCABULARY = 40_000
+"""Token ids that are drawn from, and of which prompts are made: below those of the smallest models."""
 
 
-def measure(chosen: PairSpec, options: argparse.Namespace) -> dict[str, dict[str, float]]:
+def measure(
+    chosen: PairSpec, options: argparse.Namespace, *, vocabulary: int = VOCABULARY
+) -> dict[str, dict[str, float]]:
     """Return seconds by batch and name. Raises `RuntimeError` with the end of its output if vLLM fails."""
     arguments, environment = engine_arguments(chosen, None, max(options.batches), "--max-model-len 1024")
     spec: dict[str, Any] = {name: getattr(options, name) for name in ("batches", "tokens", "repeat")}
     spec |= {"arguments": arguments, "adapters": [chosen.theta.adapter, chosen.t.adapter]}
-    spec |= {"prompt_tokens": PROMPT_TOKENS, "methods": METHODS}
+    spec |= {"prompt_tokens": PROMPT_TOKENS, "vocabulary": vocabulary, "methods": METHODS}
     command = [ServerConfig().interpreter(), "-m", "benchmarks.contenders.pair_engine", json.dumps(spec)]
     done = subprocess.run(
         command, cwd=ROOT, env=environment | {"VLLM_LOGGING_LEVEL": "ERROR"}, capture_output=True, text=True,

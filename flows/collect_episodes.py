@@ -43,7 +43,7 @@ from tasks.ephemeral_server import desk_server
 from tasks.errors import report_failure
 from tasks.result_upload import open_uploader
 from tasks.run_job import run_job, waiting_threads
-from tasks.training import train_watched
+from tasks.training import check_training, train_watched
 
 
 @flow(
@@ -55,6 +55,7 @@ from tasks.training import train_watched
 def collect_episodes(parameters: CollectEpisodes) -> CollectionOutcome:
     """Collect episodes in an environment, keep the turns of successful ones, and train on them if requested."""
     with open_uploader(parameters.store_block) as store:
+        check_training(parameters.training("rows.jsonl"), parameters.cluster_block)
         outcome = store(run_job(EpisodesJob.of(parameters)))
         training = parameters.training(str(outcome.data)) if outcome.rows else None
         if training is None:

@@ -40,7 +40,7 @@ from tasks.improvement import begin_history, check_problems, choose_training_row
 from tasks.interruption import result_of
 from tasks.result_upload import open_uploader
 from tasks.run_date import fill_in_date
-from tasks.training import train_watched
+from tasks.training import check_training, train_watched
 
 
 def generating_flow(kind: str) -> Flow[..., Any]:
@@ -55,6 +55,7 @@ def improve(parameters: Improve) -> LoopResult:
     """Train a policy on its own filtered rollouts, as long as it improves on held-out problems."""
     parameters = fill_in_date(parameters)
     with lock_loop(parameters), open_uploader(parameters.store_block) as store:
+        check_training(parameters.training(1, parameters.model_path), parameters.cluster_block)
         result_of(check_problems.submit(parameters))
         for evaluation in base_evaluations(parameters):
             reject_sampling(evaluation)

@@ -17,6 +17,7 @@ from rollmill.generation.job import GenerationJob, adapt_to_servers, opened_run,
 from rollmill.generation.outcome import JobOutcome
 from rollmill.generation.progress import Progress
 from rollmill.generation.run import Run
+from rollmill.generation.services import Services
 from rollmill.terminal.escapes import visible_line
 from tasks.artifacts import show_outcome
 from tasks.errors import report_failure
@@ -44,7 +45,9 @@ def run_job(job: GenerationJob[OutcomeT], store: ResultUploader | None = None) -
     """
     services = cache(partial(find_services, job.parameters))  # reads the blocks once, and only if needed
     is_new = read_request_changes(job) is None
+    placement_notes: tuple[str, ...] = ()
     if is_new and not job.reverify:
+        placement_notes = check_placement(job, services())  # before the problems are loaded
         job = adapt_to_servers(job, services())  # before its identity is computed
     with opened_run(job) as run:
         if job.retry == "failed":
@@ -54,6 +57,7 @@ def run_job(job: GenerationJob[OutcomeT], store: ResultUploader | None = None) -
             result_of(score_again.submit(job, run))
         elif progress.left:
             if not is_new:
+                placement_notes = check_placement(job, services())
                 job = adapt_to_servers(job, services())
                 run.note_changes(dict(job.request_changes))
             run.add_notes(job.context_notes(run, services()))
@@ -62,6 +66,8 @@ def run_job(job: GenerationJob[OutcomeT], store: ResultUploader | None = None) -
                 get_run_logger().info("%s: columns of the problems: %s", job.name, visible_line(taken))
             for note in run.manifest.notes:
                 get_run_logger().info("%s: %s", job.name, note)
+            for note in placement_notes:
+                get_run_logger().info("%s: %s", job.name, note)
             make_rollouts(job, run, progress)
         outcome = result_of(write_results.submit(job, run, progress))
         if store is not None:
@@ -69,6 +75,14 @@ def run_job(job: GenerationJob[OutcomeT], store: ResultUploader | None = None) -
             store.wait()
         check_not_all_failed(run, needs_verdicts=job.needs_verdicts)
         return outcome
+
+
+def check_placement(job: GenerationJob[Any], services: Services) -> tuple[str, ...]:
+    """Check that the job's processes fit on this machine's GPUs; return what to say of their use.
+
+    A cluster's workers are placed by their own environments. Raises `InputError` as the job's `placement` does.
+    """
+    return () if job.parameters.cluster_block else job.placement(services).notes
 
 
 def make_rollouts(job: GenerationJob[Any], run: Run, progress: Progress) -> None:

@@ -13,11 +13,13 @@ from blocks.cluster import dask_cluster, given_up
 from blocks.inference import server_config
 from rollmill.errors import RunStoppedError
 from rollmill.generation.job import check_problems
+from rollmill.generation.services import Services
 from rollmill.inference.server import ServerConfig
 from rollmill.jobs.evaluation.before_after import BeforeAfter, compare_before_after
 from rollmill.jobs.evaluation.train_and_evaluate import TrainAndEvaluate
 from rollmill.jobs.rejection_sampling.job import jobs
 from rollmill.jobs.training.advice import many_texts
+from rollmill.jobs.training.hardware import training_placement
 from rollmill.jobs.training.manifest import Trained, read_training_manifest
 from rollmill.jobs.training.parameters import TrainLora
 from rollmill.jobs.training.prepared import DROPPED
@@ -36,6 +38,8 @@ from tasks.interruption import result_of
 @report_failure
 def train(parameters: TrainLora, stop: threading.Event | None = None) -> Trained:
     """Train in a separate process until the end or until `stop` is set; continue an interrupted training."""
+    for note in check_training(parameters):
+        get_run_logger().info("training: %s", note)
     trained = run_training(parameters, stop=stop.is_set if stop else given_up())
     get_run_logger().info("%d steps on %d rows, loss %.4g", trained.steps, trained.rows, trained.train_loss)
     if line := many_texts(trained.rows, trained.texts):
@@ -58,11 +62,24 @@ def train(parameters: TrainLora, stop: threading.Event | None = None) -> Trained
     return trained
 
 
-def check_evaluation(parameters: TrainAndEvaluate) -> None:
-    """Check that the evaluations can start, before hours of training.
+def check_training(parameters: TrainLora | None, cluster_block: str | None = None) -> tuple[str, ...]:
+    """Check that a training fits on this machine's GPUs, before hours of other work; return what to say of their use.
 
-    Raises `InputError` for held-out problems, a verifier or a template that cannot be used, and as `check_server` does.
+    Checks nothing without a training, if a cluster's worker trains, or if the training is finished. Raises
+    `InputError` as `training_placement` does.
     """
+    if parameters is None or cluster_block or _is_trained(Path(parameters.output_dir)):
+        return ()
+    return training_placement(parameters).notes
+
+
+def check_evaluation(parameters: TrainAndEvaluate) -> None:
+    """Check that the training and the evaluations can start, before hours of training.
+
+    Raises `InputError` for held-out problems, a verifier or a template that cannot be used, and as `check_training` and
+    `check_server` do.
+    """
+    check_training(parameters.training(), parameters.cluster_block)
     if parameters.held_out is None:
         return
     for job in jobs(parameters.before()):
@@ -74,13 +91,19 @@ def check_server(parameters: TrainAndEvaluate) -> None:
     """Check that the evaluation's server can start on this machine, before hours of training.
 
     Checks nothing if there is no evaluation, if it runs on a cluster, or if the training is finished. Raises as
-    `ServerConfig.vllm` does.
+    `ServerConfig.vllm` and the evaluation's `placement` do.
     """
-    if parameters.held_out is None or parameters.cluster_block:
+    if parameters.held_out is None or parameters.cluster_block or _is_trained(Path(parameters.output_dir)):
         return
-    manifest = read_training_manifest(Path(parameters.output_dir))
-    if manifest is None or manifest.result is None:
-        (server_config(parameters.server_block) or ServerConfig()).vllm()
+    services = Services(server=server_config(parameters.server_block))
+    for job in jobs(parameters.before()):
+        job.placement(services)
+    (services.server or ServerConfig()).vllm()
+
+
+def _is_trained(directory: Path) -> bool:
+    manifest = read_training_manifest(directory)
+    return manifest is not None and manifest.result is not None
 
 
 def train_watched(parameters: TrainLora, cluster_block: str | None) -> Trained:

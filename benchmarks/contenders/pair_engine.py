@@ -1,7 +1,7 @@
 """q* in a vLLM, and the same vLLM alone with as many rows: run with the interpreter that vLLM is installed in.
 
-Takes one JSON object: `arguments` and `adapters` of the engine, `batches`, `tokens`, `prompt_tokens`, `methods`,
-`repeat`. Prints one: for each batch, by name, the seconds of the best turn.
+Takes one JSON object: `arguments` and `adapters` of the engine, `batches`, `tokens`, `prompt_tokens`, `vocabulary`,
+`methods`, `repeat`. Prints one: for each batch, by name, the seconds of the best turn.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from rollmill.jobs.optimal_sampling.pair_engine.engine import Job, PairEngine
 from rollmill.jobs.optimal_sampling.samples import SampleRequest
 
 ALONE = "vLLM alone"
-IDS = 40_000
 
 
-def requests(batch: int, tokens: int) -> list[SampleRequest]:
-    """Return random prompts, different ones for the two models."""
+def requests(batch: int, tokens: int, vocabulary: int) -> list[SampleRequest]:
+    """Return random prompts, different ones for the two models.
+
+    `batch` is their number, `tokens` their length; their ids are below `vocabulary`.
+    """
     generator = torch.Generator().manual_seed(batch)
-    prompts = torch.randint(100, IDS, (2, batch, tokens), generator=generator).tolist()
+    prompts = torch.randint(100, vocabulary, (2, batch, tokens), generator=generator).tolist()
     return [SampleRequest(index, prompts[0][index], prompts[1][index], index) for index in range(batch)]
 
 
@@ -46,16 +48,17 @@ def alone(engine: PairEngine, samples: list[SampleRequest], tokens: int) -> int:
     return count
 
 
-def sample_mixture(engine: PairEngine, samples: list[SampleRequest], tokens: int, method: str) -> int:
+def sample_mixture(engine: PairEngine, samples: list[SampleRequest], tokens: int, vocabulary: int, method: str) -> int:
     """Draw samples of q*; return the number of tokens of all rows.
 
     Args:
         engine: Has both models.
         samples: Prompts of both models.
         tokens: New tokens of each sample.
+        vocabulary: Number of token ids that are drawn from.
         method: Of alpha.
     """
-    job = Job({"alpha_method": method, "diagnostics": True}, IDS, [], tokens, len(samples))
+    job = Job({"alpha_method": method, "diagnostics": True}, vocabulary, [], tokens, len(samples))
     return 2 * sum(len(sample.token_ids) for sample in engine.decode(job, samples))
 
 
@@ -64,11 +67,11 @@ def main() -> None:
     engine = PairEngine(spec["arguments"], spec["adapters"])
     best: dict[int, dict[str, float]] = {}
     for batch in spec["batches"]:
-        samples = requests(batch, spec["prompt_tokens"])
+        samples = requests(batch, spec["prompt_tokens"], spec["vocabulary"])
         calls: dict[str, Callable[[], int]] = {ALONE: lambda samples=samples: alone(engine, samples, spec["tokens"])}
         for method in spec["methods"]:
             calls[f"q*, {method}"] = lambda samples=samples, method=method: sample_mixture(
-                engine, samples, spec["tokens"], method
+                engine, samples, spec["tokens"], spec["vocabulary"], method
             )
         seconds = defaultdict(list)
         for _ in range(spec["repeat"]):

@@ -5,10 +5,12 @@ A new job is three files: a model of parameters, a subclass of `GenerationJob`, 
 
 from __future__ import annotations
 
+import os
+import shlex
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,10 +29,14 @@ from rollmill.generation.services import GeneratorContext, Services
 from rollmill.generation.session import RolloutGenerator, RolloutSession
 from rollmill.generation.shard import ProblemScheduler, ShardRollouts, ShardScheduler, WorkerRun
 from rollmill.generation.worker_session import IsGivenUp, run_shard, worker_log, worker_session_of
-from rollmill.inference.multi_server import device_shares
+from rollmill.inference.devices import VISIBLE
+from rollmill.inference.gpu_reservation import free_gpus
+from rollmill.inference.placement import Placement, place_in_process, place_workers
 from rollmill.inference.request_changes import NO_CHANGES, RequestChanges
 from rollmill.inference.server import ServerConfig
+from rollmill.inference.server_size import check_heads, server_size
 from rollmill.inference.trial import MODEL, TrialRequest, find_changes
+from rollmill.inference.visible_gpus import VisibleGpus
 from rollmill.problems import LoadedProblems
 
 OutcomeT = TypeVar("OutcomeT", bound=JobOutcome)
@@ -189,12 +195,41 @@ class GenerationJob(ABC, Generic[OutcomeT]):
         """Return the scheduler that cuts the run into shards for workers, and journals their results."""
         return ProblemScheduler(run, progress)
 
-    def worker_environments(self, services: Services) -> list[dict[str, str]]:
+    @property
+    def server_models(self) -> list[str]:
+        """Return the model of each server that a process of the job starts; none where running servers are used."""
+        return [] if getattr(self.parameters, "external", True) else [getattr(self.parameters, "model_path", "")]
+
+    def placement(self, services: Services, environment: Mapping[str, str] | None = None) -> Placement:
+        """Return the GPUs of the processes on this machine: of the workers, else of this process's servers.
+
+        Raises `InputError` as `place_workers`, `place_servers` and `check_heads` do, and where a block sets the GPUs of
+        all workers.
+        """
+        config, workers, models = services.server or ServerConfig(), self.parameters.gpu_workers, self.server_models
+        if workers is not None and workers > 1 and VISIBLE in config.environment and models:
+            raise InputError(
+                f"--gpu_workers {workers}: --server_block sets {VISIBLE}, so that all servers would use the same GPUs: "
+                "leave it out of the block"
+            )
+        vllm_args = shlex.split(getattr(self.parameters, "vllm_args", ""))
+        size = server_size((*config.arguments, *vllm_args))
+        variables = {**(os.environ if environment is None else environment), **config.environment}
+        gpus = free_gpus(variables, shared=size.memory is not None) if models else VisibleGpus()
+        if workers is None:
+            placement = place_in_process(gpus, len(models), size)
+        else:
+            placement = place_workers(gpus, workers, len(models), size)
+        for model in models:
+            check_heads(model, size)
+        return placement
+
+    def worker_environments(self, services: Services) -> Sequence[Mapping[str, str]]:
         """Return the additional environment variables of each worker process on this machine, such as its GPUs.
 
-        Raises `InputError` as `device_shares` does.
+        Raises `InputError` as `placement` does, and where the GPUs cannot be used.
         """
-        return device_shares(self.parameters.gpu_workers or 1, services.server or ServerConfig())
+        return self.placement(services).environments
 
     def make_shard(
         self,

@@ -154,7 +154,7 @@ class PlacementParameters(Parameters):
         None,
         "Running",
         "GPU workers",
-        "Worker processes on this machine, each with servers and GPUs of its own; without: this process, one server.",
+        "Worker processes on this machine, each with servers and GPUs of its own; without: one server, on one GPU.",
         ge=1,
     )
 

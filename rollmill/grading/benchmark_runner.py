@@ -6,9 +6,9 @@ from rollmill.grading.clean_copy import COMMAND_ENVIRONMENT, Overlay, ProblemErr
 from rollmill.grading.prepared import BuiltProblem, failure
 from rollmill.sandboxes.sandbox import Execution
 
-_LEAST_S = 0.001
+LEAST_S = 0.001
 """Minimum seconds of a run after the overhead is subtracted: a ratio needs positive times."""
-_MUCH_SLOWER, _GRACE_S = 10.0, 10.0
+MUCH_SLOWER, GRACE_S = 10.0, 10.0
 
 
 class WrongBenchmarkError(Exception):
@@ -42,7 +42,7 @@ class Measurement:
         self._require_baseline(before)
         before_s = self._seconds(before)
         # A change that is ten times slower has lost: its next run need not use the problem's whole time limit.
-        self._limit_s = min(self._prepared.problem.timeout_s, _MUCH_SLOWER * before_s + _GRACE_S)
+        self._limit_s = min(self._prepared.problem.timeout_s, MUCH_SLOWER * before_s + GRACE_S)
         why = failure(after)
         if why:
             slower = f" (the start commit took {before_s:.2f} s)" if after.timed_out else ""
@@ -67,7 +67,7 @@ class Measurement:
             )
 
     def _seconds(self, run: Execution) -> float:
-        return max(run.seconds - self.overhead_s, _LEAST_S)
+        return max(run.seconds - self.overhead_s, LEAST_S)
 
     def _require_baseline(self, run: Execution) -> None:
         why = failure(run) or ("it prints too much to compare" if run.truncated else None)

@@ -75,6 +75,8 @@ class Evaluation(BaseModel):
     benchmark_returncode: int | None = None
     benchmark_output: str = ""
     speedup_details: SpeedupDetails | None = None
+    flags: list[str] = Field(default_factory=list)
+    """What a person should look at, because it may be no real speed, in words. They do not change the reward."""
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 import weakref
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import gettempdir, mkdtemp
 from threading import Lock
 from typing import Any
 
-from rollmill.errors import RollmillError
+from rollmill.errors import InputError, RollmillError
 from rollmill.grading import path_policy, reward_schedule
 from rollmill.grading.benchmark_runner import Measurement, WrongBenchmarkError
+from rollmill.grading.case_measurement import CaseMeasurement
 from rollmill.grading.clean_copy import CleanCopies, NoRepositoryError, Overlay, difference, read_agent_tree
 from rollmill.grading.evaluation import Evaluation, GitPrecheck, SpeedupDetails
+from rollmill.grading.flags import IN_ONE_PROCESS, fewer_lines, measured_flags, patch_flags
 from rollmill.grading.machine_lock import Turns
 from rollmill.grading.patch import Patch
-from rollmill.grading.prepared import BuiltProblem, failure, prepare, run_command
+from rollmill.grading.prepared import BuiltProblem, count_lines, failure, prepare, run_command
 from rollmill.grading.problem import GradedProblem
 from rollmill.grading.speedup import PairCount, compare
 from rollmill.grading.test_summary import summary
 from rollmill.grading.tree import BadTreeError, show
 from rollmill.sandboxes.output import CappedOutput
 from rollmill.sandboxes.owned_folder import OwnedFolder
+from rollmill.sandboxes.remote import RemoteHost
 from rollmill.sandboxes.sandbox import Execution, Limits, Sandbox, SandboxHost
 
 OUTPUT_BYTES = 20_000
@@ -49,6 +52,7 @@ class LocalGrader:
         pairs: PairCount | None = None,
         limits: Limits | None = None,
         most_bytes: int = 256 << 20,
+        edge_seeds: int = 3,
     ) -> None:
         """Open a scratch folder and the machine's lock for measuring.
 
@@ -58,12 +62,15 @@ class LocalGrader:
             pairs: Number of measured pairs of runs; None for the defaults.
             limits: Of the clean sandboxes; None for the defaults.
             most_bytes: Maximum content of a work tree.
+            edge_seeds: Number of seeds whose edge cases are compared before anything is measured.
         """
+        self._edge_seeds = edge_seeds
         self._host = host
         self._ladder = ladder
         self._pairs = pairs or PairCount()
         self._limits = limits or Limits()
         self._most = most_bytes
+        self._has_cases = False
         self._preparing: defaultdict[str, Lock] = defaultdict(Lock)
         self._prepared: dict[str, BuiltProblem] = {}
         root = Path(gettempdir()) / f"rollmill-grading-{os.geteuid()}"
@@ -81,6 +88,7 @@ class LocalGrader:
         case = _Case(problem.instance_id)
         try:
             sandbox = self._host.find(sandbox_id)
+            self.check(problem, sandbox)
             return self._judge(case, self._prepare(problem), sandbox)
         except _EndedError as ended:
             return case.evaluation(ended.phase, ended.reason, self._ladder.failed)
@@ -88,6 +96,19 @@ class LocalGrader:
             return case.error(str(error), str(getattr(error, "type", "input")), error.details)
         except OSError as error:
             return case.error(str(error), "system")
+
+    def check(self, problem: GradedProblem, sandbox: Sandbox) -> None:
+        """Raise `InputError` where sandboxes like this one cannot answer the cases of the problem."""
+        if not problem.by_cases or self._has_cases:
+            return
+        if not hasattr(sandbox, "answer_cases"):
+            raise InputError(
+                f"sandboxes of the kind {type(self._host).__name__} have no answer_cases, which {problem.instance_id} "
+                "needs for its worker_command: use bubblewrap, docker or remote"
+            )
+        if isinstance(self._host, RemoteHost) and (fault := self._host.cases_fault()):
+            raise InputError(fault)
+        self._has_cases = True
 
     def _prepare(self, problem: GradedProblem) -> BuiltProblem:
         key = problem.model_dump_json()
@@ -101,9 +122,14 @@ class LocalGrader:
 
     def _judge(self, case: _Case, prepared: BuiltProblem, agent_sandbox: Sandbox) -> Evaluation:
         patch = _take_patch(case, prepared, agent_sandbox)
+        case.flags += patch_flags(patch.diff)
         changed = _build_and_test(case, prepared, patch)
-        with self._measuring.turn():
-            details = self._measure(case, prepared, patch, changed)
+        if prepared.problem.by_cases:
+            details = self._measure_by_cases(case, prepared, changed)
+        else:
+            details = self._measure_by_benchmark(case, prepared, changed)
+        case.facts |= {"speedup": details.average_speedup, "speedup_details": details}
+        case.facts["metadata"] |= {"start_commit": prepared.commit, "reward_by": self._ladder.by}
         reward = self._ladder.reward(details.average_speedup, details.low)
         if details.low > 1:
             return case.evaluation(None, None, reward)
@@ -111,30 +137,39 @@ class LocalGrader:
         kind = "slower" if details.high < 1 else "not faster beyond noise"
         return case.evaluation("benchmark", f"{kind}: {measured}", reward)
 
-    def _measure(self, case: _Case, prepared: BuiltProblem, patch: Patch, changed: Overlay) -> SpeedupDetails:
-        """Run the benchmark before and after the change. Raises `_EndedError` if its output is wrong.
-
-        Args:
-            case: Collects the results.
-            prepared: The start commit, built.
-            patch: The change; determines the random order of runs.
-            changed: The built tree with the change.
-        """
-        measurement = Measurement(prepared, changed)
-        order = random.Random(prepared.problem.instance_id + hashlib.sha256(patch.diff.encode()).hexdigest())
+    def _measure_by_cases(self, case: _Case, prepared: BuiltProblem, changed: Overlay) -> SpeedupDetails:
+        """Compare edge cases, then measure. Raises `_EndedError` if an output is wrong."""
+        measurement = CaseMeasurement(prepared, changed)
         try:
-            details = compare(measurement.run_pair, self._pairs, order)
+            measurement.check_edges(self._edge_seeds)
+        except WrongBenchmarkError as error:
+            raise _EndedError("test", str(error)) from error
+        with self._measuring.turn():
+            details = self._compare(case, measurement, measurement.start_charge_s)
+        charge = measurement.charge
+        case.flags += measured_flags(measurement.before, measurement.after, charge)
+        case.facts["metadata"] = {"edge_cases": measurement.edge_cases, "charged_s": charge._asdict()}
+        return details
+
+    def _measure_by_benchmark(self, case: _Case, prepared: BuiltProblem, changed: Overlay) -> SpeedupDetails:
+        """Measure `benchmark_command` before and after the change. Raises `_EndedError` if its output is wrong."""
+        case.flags.append(IN_ONE_PROCESS)
+        measurement = Measurement(prepared, changed)
+        with self._measuring.turn():
+            details = self._compare(case, measurement, lambda: 0.0)
+        case.facts["metadata"] = {"overhead_s": measurement.overhead_s}
+        return details
+
+    def _compare(
+        self, case: _Case, measurement: Measurement | CaseMeasurement, charge_s: Callable[[], float]
+    ) -> SpeedupDetails:
+        try:
+            # The order is nothing that the change could know or choose.
+            return compare(measurement.run_pair, self._pairs, random.SystemRandom(), charge_s)
         except WrongBenchmarkError as error:
             raise _EndedError("benchmark", str(error)) from error
         finally:
             case.note("benchmark", measurement.last)
-        case.facts |= {"speedup": details.average_speedup, "speedup_details": details}
-        case.facts["metadata"] = {
-            "start_commit": prepared.commit,
-            "overhead_s": measurement.overhead_s,
-            "reward_by": self._ladder.by,
-        }
-        return details
 
 
 class _EndedError(Exception):
@@ -151,6 +186,7 @@ class _Case:
     def __init__(self, instance_id: str) -> None:
         self._instance_id = instance_id
         self.facts: dict[str, Any] = {}
+        self.flags: list[str] = []
 
     def note(self, phase: str, done: Execution) -> None:
         """Record the return code and output of a phase's command."""
@@ -166,6 +202,7 @@ class _Case:
             reward=reward,
             reason=reason,
             phase=phase,
+            flags=self.flags,
             **self.facts,
         )
 
@@ -174,7 +211,13 @@ class _Case:
         if details:
             self.facts["metadata"] = {**self.facts.get("metadata", {}), "error_details": details[-OUTPUT_BYTES:]}
         return Evaluation(
-            instance_id=self._instance_id, success=None, reward=None, error=message, error_type=type_, **self.facts
+            instance_id=self._instance_id,
+            success=None,
+            reward=None,
+            error=message,
+            error_type=type_,
+            flags=self.flags,
+            **self.facts,
         )
 
 
@@ -228,6 +271,7 @@ def _build_and_test(case: _Case, prepared: BuiltProblem, patch: Patch) -> Overla
         raise _EndedError(
             "test", f"the tests did not end as at the start commit: {test_summary}, not {prepared.test_summary}"
         )
+    case.flags += fewer_lines(count_lines(tested), prepared.test_lines)
     return overlay
 
 

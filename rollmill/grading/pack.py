@@ -22,8 +22,10 @@ from rollmill.errors import InputError
 from rollmill.files.atomic import atomic_write_json
 from rollmill.files.confined import ConfinedFileError, read_confined
 from rollmill.files.rows import read_json
+from rollmill.grading.case_proof import CaseProof, prove_cases
 from rollmill.grading.evaluation import Evaluation, Grader
 from rollmill.grading.grader import LocalGrader
+from rollmill.grading.problem import GradedProblem
 from rollmill.grading.problems import read_graded_problems
 from rollmill.grading.reward_schedule import DEFAULT
 from rollmill.grading.speedup import PairCount
@@ -77,12 +79,16 @@ class Pack:
 
 
 class Proof(NamedTuple):
-    """The evaluations of one problem: unchanged, with the good patch, with the wrong one."""
+    """The evaluations of one problem: unchanged, with the good patch, with the wrong one; and its cases, if it has any.
+
+    The wrong patch of a problem with cases is graded without the tests, since these can be deceived.
+    """
 
     instance_id: str
     unchanged: Evaluation
     good: Evaluation
     wrong: Evaluation
+    cases: CaseProof | None = None
 
     @property
     def faults(self) -> list[str]:
@@ -94,6 +100,8 @@ class Proof(NamedTuple):
         ]
         if faults:
             return faults
+        if self.cases:
+            faults += self.cases.faults
         if (self.unchanged.success, self.unchanged.reward, self.unchanged.reason) != (False, 0.0, "no change"):
             faults.append(f"unchanged: reward {self.unchanged.reward}, {self.unchanged.reason}")
         good = self.good
@@ -107,6 +115,12 @@ class Proof(NamedTuple):
             faults.append(f"wrong: caught by neither tests nor outputs: {self.wrong.phase}: {self.wrong.reason}")
         return faults
 
+    @property
+    def _caught_by(self) -> str:
+        if self.cases and self.wrong.phase == "test":
+            return "edge cases"
+        return self.wrong.phase or "-"
+
     def row(self) -> dict[str, str]:
         """Return the row of a table of proofs."""
         details = self.good.speedup_details
@@ -118,7 +132,10 @@ class Proof(NamedTuple):
             "speedup": _shown(self.good.speedup),
             "95%": interval,
             "wrong": _shown(self.wrong.reward),
-            "caught by": self.wrong.phase or "-",
+            "caught by": self._caught_by,
+            "cases": f"{self.cases.edge_cases} + {self.cases.speed_cases}" if self.cases else "-",
+            "start": f"{self.cases.timed_s:.2f} s" if self.cases else "-",
+            "untimed": f"{self.cases.untimed_s / max(self.cases.timed_s, 1e-9):.0%}" if self.cases else "-",
             "sound": "no" if self.faults else "yes",
         }
 
@@ -136,7 +153,7 @@ def prove(pack: Pack, host: SandboxHost, grader: Grader, instance_id: str) -> Pr
     """
     problem = pack.problems[instance_id]
 
-    def grade(patch: bytes | None) -> Evaluation:
+    def grade(problem: GradedProblem, patch: bytes | None) -> Evaluation:
         with closing(host.start(SandboxSpec(image=problem.image_name, cwd=problem.workdir))) as sandbox:
             if patch is not None:
                 write_file(sandbox, _PATCH, patch)
@@ -145,7 +162,14 @@ def prove(pack: Pack, host: SandboxHost, grader: Grader, instance_id: str) -> Pr
                     raise InputError(f"a patch of {instance_id} does not apply: {applied.output}")
             return grader.grade(problem, sandbox.id)
 
-    return Proof(instance_id, grade(None), *(grade(pack.solution(instance_id, kind)) for kind in ("good", "wrong")))
+    by_outputs = problem.model_copy(update={"test_command": ""}) if problem.by_cases else problem
+    return Proof(
+        instance_id,
+        unchanged=grade(problem, None),
+        good=grade(problem, pack.solution(instance_id, "good")),
+        wrong=grade(by_outputs, pack.solution(instance_id, "wrong")),
+        cases=prove_cases(problem, host) if problem.by_cases else None,
+    )
 
 
 def prove_all(pack: Pack, instances: Collection[str], pairs: PairCount) -> Iterator[Proof]:

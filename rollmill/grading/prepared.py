@@ -27,6 +27,8 @@ class BuiltProblem(NamedTuple):
     overlay: Overlay
     """The difference of the built tree from the start tree."""
     test_summary: list[str]
+    test_lines: int
+    """Lines that the tests print."""
 
 
 def prepare(problem: GradedProblem, copies: CleanCopies, scratch: Path) -> BuiltProblem:
@@ -34,8 +36,11 @@ def prepare(problem: GradedProblem, copies: CleanCopies, scratch: Path) -> Built
 
     Raises `ProblemError` if that fails, since no change could be judged; `SandboxError`.
     """
-    if not problem.benchmark_command:
-        raise ProblemError(f"{problem.instance_id} has no benchmark_command: it says what is to be measured")
+    if not problem.benchmark_command and not problem.by_cases:
+        raise ProblemError(
+            f"{problem.instance_id} has no benchmark_command, nor inputs_command and worker_command: they say what is "
+            "to be measured"
+        )
     if not problem.allowed:
         raise ProblemError(f"{problem.instance_id} has neither allowed_paths nor path_in_repo: nothing may be changed")
     with copies.fresh() as sandbox:
@@ -56,12 +61,17 @@ def prepare(problem: GradedProblem, copies: CleanCopies, scratch: Path) -> Built
     if problem.test_command and not test_summary:
         raise ProblemError(f"test_command of {problem.instance_id} prints nothing: it has to say how many tests passed")
     patterns = [prefix + pattern.removeprefix("./") for pattern in problem.allowed]
-    return BuiltProblem(problem, copies, folder, patterns, commit, start, overlay, test_summary)
+    return BuiltProblem(problem, copies, folder, patterns, commit, start, overlay, test_summary, count_lines(tested))
 
 
 def run_command(sandbox: Sandbox, command: str) -> Execution:
     """Run a problem's command; an empty one succeeds."""
     return sandbox.execute(command, env=COMMAND_ENVIRONMENT) if command else Execution(output="", returncode=0)
+
+
+def count_lines(tested: Execution) -> int:
+    """Return the number of lines, not blank, that the tests printed."""
+    return sum(1 for line in tested.output.splitlines() if line.strip())
 
 
 def failure(execution: Execution) -> str | None:

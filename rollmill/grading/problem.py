@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class GradedProblem(BaseModel):
@@ -34,14 +36,43 @@ class GradedProblem(BaseModel):
     test_command: str = ""
     """Exits with 0 if all tests passed, and ends with the number of tests: its last three lines have to be those of
     the start commit, apart from times, so that ending the process early does not pass. Empty for no tests."""
-    benchmark_command: str = ""
-    """Does the measured work once on inputs that are derived from $BENCH_SEED, and prints digests of the results: equal
-    seeds give equal output for any correct implementation. Its time is measured from outside.
+    inputs_command: str = ""
+    """Prints cases that are derived from $BENCH_SEED alone, one on each line (UTF-8, no empty lines, 64 MiB at most).
 
-    Tests run in one process with the code under test, which can deceive them; this output cannot be produced without
-    correct results. So its inputs should include edge cases, too."""
+    It runs at the start commit, and the change never sees it. $BENCH_PART says which cases: `speed` for those that are
+    measured: several sizes, about half a second of work at the start commit, with some edge cases among them; `edge`
+    for many small ones, which are only compared: every behaviour that a change might break.
+    """
+    worker_command: str = ""
+    """Answers cases on its standard input and output, with the code under test; see `sandboxes/case_answers.py`.
+
+    For each line with a case it decodes the case and prints `ready`; after a line `go` it calls the code under test
+    and prints `done`; then it prints one line with everything that came out: all results in full, errors with type and
+    text, and the arguments as they are after the calls. Only between `go` and `done` its time counts, but what it needs
+    longer for the rest than at the start commit is added. The lines have to be those of the start commit, byte for
+    byte. Give it together with `inputs_command`; then `benchmark_command` is not used.
+    """
+    benchmark_command: str = ""
+    """Without the two above: does the measured work once on inputs that are derived from $BENCH_SEED, and prints
+    digests of the results: equal seeds give equal output for any correct implementation. Its time is measured from
+    outside.
+
+    Inputs and results are in one process with the code under test, which can find them there, so a verdict by it has
+    a flag. Where there are the two commands above, it is for the agent's own use."""
     timeout_s: float = Field(default=300.0, gt=0)
-    """Time limit of each of the three commands, in seconds."""
+    """Time limit of each command, in seconds."""
+
+    @model_validator(mode="after")
+    def _check_case_commands(self) -> Self:
+        if bool(self.inputs_command) != bool(self.worker_command):
+            missing = "worker_command" if self.inputs_command else "inputs_command"
+            raise ValueError(f"inputs_command and worker_command belong together: {missing} is missing")
+        return self
+
+    @property
+    def by_cases(self) -> bool:
+        """Whether it is measured by cases, with `inputs_command` and `worker_command`."""
+        return bool(self.worker_command)
 
     @property
     def allowed(self) -> list[str]:

@@ -25,7 +25,9 @@ _LOOK_S = 0.25
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 _PHASES = {"precheck": "git_precheck", "build_test": "build", "build_benchmark": "build"}
-_READ = frozenset({"instance_id", "success", "reward", "speedup", "reason", "phase", "error", "error_type", "metadata"})
+_READ = frozenset(
+    {"instance_id", "success", "reward", "speedup", "reason", "phase", "error", "error_type", "flags", "metadata"}
+)
 _STEPS = ("build", "test", "benchmark")
 
 
@@ -126,6 +128,7 @@ def read_evaluation(instance_id: str, answer: Mapping[str, Any]) -> Evaluation:
         phase=_PHASES.get(phase, phase) if phase else None,
         git_precheck=_valid(GitPrecheck, answer.get("git_precheck")),
         speedup_details=details,
+        flags=_texts(answer.get("flags")),
         metadata=metadata,
         **steps,
     )
@@ -176,6 +179,10 @@ def _number(value: object) -> float | None:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value.strip() else None
+
+
+def _texts(value: object) -> list[str]:
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
 
 
 def _valid(kind: type[ModelT], value: object) -> ModelT | None:

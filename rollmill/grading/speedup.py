@@ -16,7 +16,7 @@ from rollmill.grading.evaluation import SpeedupDetails, TimedPair
 
 LEVEL = 0.95
 
-_SEED_BITS = 53
+SEED_BITS = 53
 """Bits that every JSON parser preserves in a number."""
 _EXPANSION = (
     ((1, 1), 4),
@@ -88,21 +88,37 @@ Measure = Callable[[int, bool], tuple[float, float]]
 """Runs both versions on the inputs of a seed, the changed one first if the flag is set: seconds before and after."""
 
 
-def compare(measure: Measure, pairs: PairCount, order: random.Random) -> SpeedupDetails:
-    """Run pairs until the interval is narrow, the maximum is reached, or time is up; exceptions of `measure` pass."""
+def compare(
+    measure: Measure, pairs: PairCount, order: random.Random, charge_s: Callable[[], float] = lambda: 0.0
+) -> SpeedupDetails:
+    """Run pairs until the interval is narrow, the maximum is reached, or time is up; exceptions of `measure` pass.
+
+    Args:
+        measure: Runs one pair.
+        pairs: Number of pairs.
+        order: Decides which version runs first.
+        charge_s: Returns the seconds to add to the time after the change, of every pair so far.
+    """
     ends = time.monotonic() + pairs.seconds
     measure(_new_seed(), False)  # warm-up: the first run fills caches and compiles modules
-    comparisons: list[TimedPair] = []
+    measured: list[tuple[int, float, float]] = []
     while True:
         seed = _new_seed()
         # In random order, so that warm caches or a hot CPU after the first run favour neither version.
-        before, after = measure(seed, order.random() < 0.5)
-        comparisons.append(TimedPair(seed=seed, before_s=before, after_s=after, speedup=before / after))
-        if len(comparisons) < pairs.least:
+        measured.append((seed, *measure(seed, order.random() < 0.5)))
+        if len(measured) < pairs.least:
             continue
+        comparisons = _charged(measured, charge_s())
         estimate = interval([comparison.speedup for comparison in comparisons])
         if estimate.settled(pairs) or len(comparisons) >= pairs.most or time.monotonic() > ends:
             return _details(estimate, comparisons)
+
+
+def _charged(measured: Sequence[tuple[int, float, float]], charge_s: float) -> list[TimedPair]:
+    return [
+        TimedPair(seed=seed, before_s=before, after_s=after + charge_s, speedup=before / (after + charge_s))
+        for seed, before, after in measured
+    ]
 
 
 def _details(estimate: Interval, comparisons: list[TimedPair]) -> SpeedupDetails:
@@ -119,4 +135,4 @@ def _details(estimate: Interval, comparisons: list[TimedPair]) -> SpeedupDetails
 
 
 def _new_seed() -> int:
-    return secrets.randbits(_SEED_BITS)
+    return secrets.randbits(SEED_BITS)

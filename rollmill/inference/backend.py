@@ -17,6 +17,7 @@ from rollmill.inference.adapter import Adapter
 from rollmill.inference.client import ClientConfig
 from rollmill.inference.endpoints import Endpoint
 from rollmill.inference.machine import flag_value, has_accelerator
+from rollmill.inference.multi_server import assigned_devices
 from rollmill.inference.probe import ListedModel, NoListingError, known_name, served_models
 from rollmill.inference.request_changes import NO_CHANGES, RequestChanges
 from rollmill.inference.sampled_tokens import LogprobsMode, TokenSource
@@ -126,7 +127,8 @@ def serve_model(
     """Use the running servers that the parameters name, or start a vLLM server until the end of the block.
 
     When `is_given_up` returns True, the start of a server ends at once, and the model may not be served. Raises
-    `ServingError` when a server does not start, does not answer, or serves another model.
+    `ServingError` when a server does not start, does not answer, or serves another model, and `InputError` as
+    `assigned_devices` does.
 
     Args:
         parameters: Server parameters of the job.
@@ -140,10 +142,10 @@ def serve_model(
         urls = endpoint.base_urls if endpoint else tuple(parameters.base_urls)
         yield use_running_servers(urls, (model.name, model.path), parameters, endpoint, changes=changes)
         return
-    config = server or ServerConfig()
-    client = local_client_config(parameters, model, config)
-    with make_local_server(parameters, model, config, is_given_up=is_given_up) as local_server:
-        yield Served(endpoints=[local_server.endpoint], model=model.name, client=client)
+    with assigned_devices(server or ServerConfig(), 1, parameters.vllm_args) as (config,):
+        client = local_client_config(parameters, model, config)
+        with make_local_server(parameters, model, config, is_given_up=is_given_up) as local_server:
+            yield Served(endpoints=[local_server.endpoint], model=model.name, client=client)
 
 
 def local_client_config(parameters: ServingParameters, model: ServedModel, config: ServerConfig) -> ClientConfig:

@@ -1,4 +1,6 @@
-"""GPUs of this machine: detection, and checks that torch can use them. Imports torch only in those checks.
+"""NVIDIA's driver on this machine, and checks that torch can use its GPUs. Imports torch only in those checks.
+
+`rollmill.inference.visible_gpus` counts and names the GPUs.
 
 `python -m rollmill.inference.devices` prints the result for the torch of another environment, as JSON. So this module
 imports only the standard library, and `rollmill.errors`.
@@ -14,7 +16,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Mapping
-from itertools import takewhile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +29,8 @@ WSL = Path("/usr/lib/wsl/lib")
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 KIND = "ROLLMILL_KIND"
 """Environment variable: with `cpu`, `make setup` and everything else use the CPU."""
+SHARE = "ROLLMILL_SHARE_GPUS"
+"""Environment variable: with `1`, jobs may use GPUs that other jobs use."""
 OLDEST_DRIVERS = {"11": 450, "12": 525, "13": 580}
 """The oldest driver for each CUDA release (https://docs.nvidia.com/deploy/cuda-compatibility)."""
 ASK_FOR_CPU = f"ask for the CPU: --device cpu where the flow has it, an empty {VISIBLE}, or {KIND}=cpu"
@@ -34,11 +38,11 @@ AMD = (
     "the AMD GPU here (/dev/kfd) is not used: nothing that `make setup` installs runs on it: serve the model "
     f"elsewhere, with vLLM's build for ROCm, and give its address as --base_url; or {ASK_FOR_CPU}"
 )
-_DEVICE = re.compile(r"nvidia(\d+)")
-_LISTED = re.compile(r"\d+|(?:GPU|MIG)-.*", re.ASCII)
+DEVICE_FILE = re.compile(r"nvidia(\d+)")
 _NO_DEVICES = ("nodevfiles", "none", "void")
-_WSL = "dxg"
-_PATIENCE_S = 20.0
+WSL_FILE = "dxg"
+PATIENCE_S = 20.0
+"""Seconds for nvidia-smi: without persistence mode it initialises every GPU first, about a second each."""
 
 
 class TorchVerdict(NamedTuple):
@@ -57,9 +61,9 @@ def nvidia_files() -> list[str]:
     WSL2 has one device file for GPUs of any vendor: it counts only where files of NVIDIA's driver exist, too.
     """
     names = sorted(path.name for path in DEV.iterdir()) if DEV.is_dir() else []
-    if _WSL in names and not (WSL / "libcuda.so.1").exists() and _find_nvidia_smi() is None:
-        names.remove(_WSL)
-    return [str(DEV / name) for name in names if name in ("nvidiactl", _WSL) or _DEVICE.fullmatch(name)]
+    if WSL_FILE in names and not (WSL / "libcuda.so.1").exists() and _find_nvidia_smi() is None:
+        names.remove(WSL_FILE)
+    return [str(DEV / name) for name in names if name in ("nvidiactl", WSL_FILE) or DEVICE_FILE.fullmatch(name)]
 
 
 def has_only_amd() -> bool:
@@ -79,52 +83,12 @@ def wants_cpu(environment: Mapping[str, str] | None = None) -> bool:
     return not shown.strip(" ,") or shown.strip().startswith("-") or shown.strip().lower() in _NO_DEVICES
 
 
-def listed_gpus(environment: Mapping[str, str]) -> list[str] | None:
-    """Return the GPUs in `CUDA_VISIBLE_DEVICES` as CUDA parses it; None where it is not set.
-
-    The list ends at the first entry that is not a GPU (https://docs.nvidia.com/cuda/cuda-c-programming-guide), which
-    may be an empty one; of an entry that begins with a number only the number counts.
-    """
-    if VISIBLE not in environment:
-        return None
-    matches = (_LISTED.match(name.strip()) for name in environment[VISIBLE].split(","))
-    return [name[0] for name in takewhile(bool, matches) if name]
-
-
-def visible_gpus(environment: Mapping[str, str] | None = None) -> list[str]:
-    """Return the NVIDIA GPUs that may be used, as `CUDA_VISIBLE_DEVICES` names them.
-
-    Without that variable they are numbers from 0: a container's one GPU may be /dev/nvidia3, and is still CUDA's 0.
-    """
-    variables = os.environ if environment is None else environment
-    if wants_cpu(variables):
-        return []
-    if (listed := listed_gpus(variables)) is not None:
-        return listed
-    names = [Path(path).name for path in nvidia_files()]
-    count = sum(bool(_DEVICE.fullmatch(name)) for name in names)
-    if not count and _WSL in names:
-        count = len(_nvidia_smi("index")) or 1
-    return [str(number) for number in range(count)]
-
-
-def gpu_names() -> list[str]:
-    """Return the model names of the NVIDIA GPUs; `a GPU` where there is one whose name the driver does not report."""
-    texts = [path.read_text(errors="replace") for path in sorted((DRIVER / "gpus").glob("*/information"))]
-    named = [
-        line.partition(":")[2].strip() for text in texts for line in text.splitlines() if line.startswith("Model:")
-    ]
-    if named or not nvidia_files():
-        return named
-    return _nvidia_smi("name") or ["a GPU"]
-
-
 def driver_version() -> str | None:
     """Return the version of NVIDIA's driver, from /proc or nvidia-smi; None where neither has it."""
     try:
         text = (DRIVER / "version").read_text(errors="replace")
     except OSError:
-        text = "\n".join(_nvidia_smi("driver_version"))
+        text = "\n".join(ask_nvidia_smi("--query-gpu=driver_version", "--format=csv,noheader"))
     match = re.search(r"\b\d{3,}\.\d+(?:\.\d+)?\b", text)
     return match[0] if match else None
 
@@ -236,19 +200,27 @@ def use_line(used: Mapping[str, Any]) -> str:
     return f"{used['count']} x {used['device']}{f' ({names})' if names else ''}, {used['dtype']}"
 
 
-def _nvidia_smi(field: str) -> list[str]:
-    """Return one field for each GPU; empty where nvidia-smi is missing, or fails for lack of a driver."""
+def ask_nvidia_smi(*arguments: str) -> list[str]:
+    """Return the lines that nvidia-smi prints; empty where it is missing, fails, or hangs for `PATIENCE_S`."""
     program = _find_nvidia_smi()
     if program is None:
         return []
+    command = [program, *arguments]
     try:
-        process = subprocess.run(
-            [program, f"--query-gpu={field}", "--format=csv,noheader"],
-            capture_output=True, text=True, timeout=_PATIENCE_S, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    except OSError:
         return []
-    return [line.strip() for line in process.stdout.splitlines() if line.strip()]
+    assert process.stdout is not None
+    try:
+        output, _ = process.communicate(timeout=PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        # No unbounded wait, as `subprocess.run` has: a process that hangs in the driver cannot be killed.
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=1.0)
+        process.stdout.close()
+        return []
+    return [line.rstrip() for line in output.splitlines() if line.strip()] if process.returncode == 0 else []
 
 
 def _find_nvidia_smi() -> str | None:

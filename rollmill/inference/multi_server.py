@@ -3,51 +3,41 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 
-from rollmill.errors import InputError
-from rollmill.inference.devices import VISIBLE, visible_gpus
-from rollmill.inference.machine import has_accelerator
+from rollmill.inference.devices import VISIBLE
+from rollmill.inference.gpu_reservation import free_gpus, reserve_gpus
+from rollmill.inference.placement import ServerPlace, place_servers
 from rollmill.inference.server import ModelServer, ServerConfig
+from rollmill.inference.server_size import MEMORY, server_size
+from rollmill.inference.visible_gpus import VisibleGpus
 
-_MEMORY_SHARE = 0.9
 
+@contextmanager
+def assigned_devices(config: ServerConfig, count: int, vllm_args: str = "") -> Iterator[list[ServerConfig]]:
+    """Yield the configuration of each of `count` servers of this process, with its GPUs, reserved during the block.
 
-def assign_devices(config: ServerConfig, count: int) -> list[ServerConfig]:
-    """Return the configuration of each of `count` servers.
-
-    With enough GPUs each gets its own. Otherwise they share the memory of one in equal parts, unless the arguments in
-    `config` set `--gpu-memory-utilization`.
+    `vllm_args` are the arguments that follow those in `config`, in shell syntax. Raises `InputError` as `place_servers`
+    and `reserve_gpus` do.
     """
-    devices = _devices(config)
-    if count == 1 or not has_accelerator(os.environ | config.environment):
-        return [config] * count
-    if len(devices) >= count:
-        groups = _shares(devices, count)
-        return [config.model_copy(update={"environment": {**config.environment, VISIBLE: group}}) for group in groups]
-    share = ("--gpu-memory-utilization", f"{_MEMORY_SHARE / count:.3f}")
-    return [config.model_copy(update={"arguments": (*share, *config.arguments)})] * count
+    size = server_size((*config.arguments, *shlex.split(vllm_args)))
+    variables, shared = os.environ | config.environment, size.memory is not None
+    gpus = free_gpus(variables, shared=shared)
+    assignments = place_servers(gpus, count, size)
+    used = {name for assignment in assignments for name in assignment.gpus}
+    with reserve_gpus([gpu for gpu in gpus.gpus if gpu.name in used], shared=shared, environment=variables):
+        yield [_placed(config, gpus, assignment) for assignment in assignments]
 
 
-def device_shares(count: int, config: ServerConfig) -> list[dict[str, str]]:
-    """Return additional environment variables for each of `count` processes, with which each has its own GPUs.
-
-    They are empty on a machine without GPUs. Raises `InputError` for fewer GPUs than processes, and where `config` sets
-    the GPUs of its servers.
-    """
-    if not has_accelerator():
-        return [{} for _ in range(count)]
-    if VISIBLE in config.environment:
-        raise InputError(
-            f"--gpu_workers {count}: --server_block sets {VISIBLE}, so that all servers would use the same GPUs: "
-            "leave it out of the block"
-        )
-    devices = _devices(config)
-    if len(devices) < count:
-        raise InputError(f"--gpu_workers {count}: there are {len(devices)} GPUs here: give at most as many")
-    return [{VISIBLE: share} for share in _shares(devices, count)]
+def _placed(config: ServerConfig, gpus: VisibleGpus, assignment: ServerPlace) -> ServerConfig:
+    shown = gpus.environment(assignment.gpus) if assignment.gpus else {}
+    share = () if assignment.memory is None else (MEMORY, f"{assignment.memory:.3f}")
+    return config.model_copy(
+        update={"environment": {**config.environment, **shown}, "arguments": (*share, *config.arguments)}
+    )
 
 
 def can_start_together(configs: Sequence[ServerConfig]) -> bool:
@@ -86,14 +76,3 @@ def _start_together(servers: Sequence[ModelServer], stack: ExitStack) -> None:
             for start, server in starts.items():
                 if start.exception() is None:
                     stack.push(server)
-
-
-def _shares(devices: Sequence[str], count: int) -> list[str]:
-    """Divide devices evenly; return a comma-separated list of names for each share."""
-    each = len(devices) // count
-    return [",".join(devices[index * each : (index + 1) * each]) for index in range(count)]
-
-
-def _devices(config: ServerConfig) -> list[str]:
-    """Return the GPUs that servers may use, as `CUDA_VISIBLE_DEVICES` names them; empty where they are not known."""
-    return visible_gpus(os.environ | config.environment)

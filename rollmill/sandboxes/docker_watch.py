@@ -19,6 +19,7 @@ from importlib.resources import files
 
 from rollmill.sandboxes.docker_engine import DockerEngine
 from rollmill.sandboxes.followed_process import FollowedProcess
+from rollmill.sandboxes.output import CappedOutput
 from rollmill.sandboxes.sandbox import Limits, SandboxError
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ _LONGEST_SILENCE_S = 10.0
 _LONGEST_SILENCE_IN_REACH_S = 1.5
 """Of a watch that the sandbox's processes can stop."""
 _LONGEST_COUNT_S = 120.0
+_LOOK_S = 0.5
 _PIECE = 1 << 16
 _REFUSED = (
     "in Docker sandboxes CPU time and files are limited for each process and each file alone, and socket buffers not: "
@@ -143,6 +145,14 @@ class ContainerWatch:
             "disk": f"disk limit of {limits.disk_mb} MiB",
             "lost": "the end of the process that counts for its limits",
         }[self._over]
+
+    def due_s(self) -> float:
+        """Return the seconds after which to call `broken` again; it is waited for, too, by `fileno`."""
+        return _LOOK_S
+
+    def cpu_s(self) -> float | None:
+        """Return None: the CPU time includes the engine's own for starting the command."""
+        return None
 
     def fileno(self) -> int:
         """Return the file descriptor to wait at; -1 for none."""
@@ -264,8 +274,18 @@ class ContainerWatch:
 class WatchedExec(FollowedProcess):
     """A command in a container, with the watch of its limits."""
 
-    def __init__(self, command: Sequence[str], engine: DockerEngine, watch: ContainerWatch) -> None:
-        super().__init__(command, env=engine.environment)
+    def __init__(
+        self, command: Sequence[str], engine: DockerEngine, watch: ContainerWatch, *, errors: CappedOutput | None = None
+    ) -> None:
+        """Start the command.
+
+        Args:
+            command: The docker command with its arguments.
+            engine: Where the container runs.
+            watch: The container's, which `begin` has prepared.
+            errors: Collects its standard error, as in `FollowedProcess`; None for one pipe of output and errors.
+        """
+        super().__init__(command, env=engine.environment, errors=errors)
         self._limits = watch
         self._limits_file = watch.fileno()
         if self._limits_file >= 0:

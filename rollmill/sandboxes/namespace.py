@@ -14,9 +14,10 @@ from pathlib import Path
 
 import orjson
 
-from rollmill.sandboxes.followed_process import FollowedProcess, read_available
+from rollmill.sandboxes.followed_process import FollowedProcess, Output, read_available
 from rollmill.sandboxes.output import CappedOutput
-from rollmill.sandboxes.sandbox import SandboxError
+from rollmill.sandboxes.sandbox import Limits, SandboxError
+from rollmill.sandboxes.start_limits import end_first, limit_processes, limiting_command
 from rollmill.sandboxes.strays import end_strays, marked_bwrap, wait_for_end
 from rollmill.sandboxes.system_calls import filter_program
 
@@ -32,7 +33,16 @@ class Namespace(FollowedProcess):
     the parent): start it and `finish` it in one thread.
     """
 
-    def __init__(self, mark: str, launcher: Sequence[str], settings: Sequence[str], command: Sequence[str]) -> None:
+    def __init__(
+        self,
+        mark: str,
+        launcher: Sequence[str],
+        settings: Sequence[str],
+        command: Sequence[str],
+        limits: Limits | None = None,
+        *,
+        errors: CappedOutput | None = None,
+    ) -> None:
         """Start bwrap. Raises `SandboxError` where it cannot be started.
 
         Args:
@@ -40,21 +50,31 @@ class Namespace(FollowedProcess):
             launcher: Command that starts bwrap, such as one that changes the user; may be empty.
             settings: Arguments of bwrap.
             command: The command to run in the sandbox.
+            limits: Given to the namespace's first process before it starts the command; None for none. The command
+                starts in `wait`.
+            errors: See `FollowedProcess`.
         """
         self._mark = mark
         self._status, status_end = os.pipe()
         self._report = bytearray()
         self._first = -1
+        self._limits = None if launcher else limits
+        if limits:
+            launcher = [*limiting_command(limits, other_user=bool(launcher)), *launcher]
         self._files = threading.Lock()
-        report = ["--json-status-fd", str(status_end)]
+        held_end, self._held = os.pipe()  # bwrap's child waits for a byte, or for the end of this process
+        options = ["--json-status-fd", str(status_end), "--block-fd", str(held_end)]
         try:
-            with bwrap_arguments(mark, launcher, settings, command, options=report) as (arguments, files):
-                super().__init__(arguments, env=BWRAP_ENVIRONMENT, pass_fds=(*files, status_end))
+            with bwrap_arguments(mark, launcher, settings, command, options=options) as (arguments, files):
+                inherited = (*files, status_end, held_end)
+                super().__init__(arguments, env=BWRAP_ENVIRONMENT, pass_fds=inherited, errors=errors)
         except OSError as error:
             os.close(self._status)
+            os.close(self._held)
             raise SandboxError(f"bubblewrap cannot be started: {error}", type_="start") from error
         finally:
             os.close(status_end)
+            os.close(held_end)
         self.began = time.monotonic()
         self._watch(self._status)
 
@@ -66,7 +86,7 @@ class Namespace(FollowedProcess):
             if self._outside >= 0:
                 signal.pidfd_send_signal(self._outside, signal.SIGKILL)
 
-    def finish(self, output: CappedOutput) -> int | None:
+    def finish(self, output: Output) -> int | None:
         """Kill what is left, wait for it to exit, and return the return code; None where no command was started.
 
         Raises `SandboxError` where processes do not even end by SIGKILL.
@@ -97,9 +117,10 @@ class Namespace(FollowedProcess):
     def _close(self) -> None:
         with self._files:
             super()._close()
-            for file in (self._status, *([self._first] if self._first >= 0 else [])):
-                os.close(file)
-            self._first = self._outside = -1
+            for file in (self._status, self._held, self._first):
+                if file >= 0:
+                    os.close(file)
+            self._first = self._held = self._outside = -1
 
     def _ready(self, file: int) -> None:
         if file != self._status:
@@ -109,8 +130,24 @@ class Namespace(FollowedProcess):
             self._forget(file)
         self._report += piece or b""
         if self._first < 0 and b"\n" in self._report:
-            self._first = _open_first(orjson.loads(self._report.split(b"\n", 1)[0])["child-pid"])
+            pid = orjson.loads(self._report.split(b"\n", 1)[0])["child-pid"]
+            self._first = _open_first(pid)
+            if self._first >= 0:
+                self._release(pid)
             self.began = time.monotonic()
+
+    def _release(self, pid: int) -> None:
+        """Give the first process its limits, and let it start the command."""
+        end_first(pid)
+        try:
+            if self._limits:
+                limit_processes(pid, self._limits)
+        except ProcessLookupError:
+            return
+        except OSError as error:
+            raise SandboxError(f"a sandbox cannot be given its limits: {error}", type_="start") from error
+        with suppress(BrokenPipeError):
+            os.write(self._held, b"x")
 
 
 @contextmanager

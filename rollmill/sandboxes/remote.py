@@ -7,7 +7,7 @@ import math
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
@@ -18,7 +18,8 @@ from rollmill.inference.http_service import CallFailedError, ServiceConnection, 
 from rollmill.sandboxes.grading_key import KEY_HEADER, KEY_VARIABLE, key_for
 from rollmill.sandboxes.output import CappedOutput
 from rollmill.sandboxes.registry import HostSettings, SandboxEntry
-from rollmill.sandboxes.sandbox import TIMED_OUT, Execution, Limits, SandboxError, SandboxSpec
+from rollmill.sandboxes.remote_cases import answer_at_service, refusal
+from rollmill.sandboxes.sandbox import TIMED_OUT, CaseAnswers, Execution, Limits, SandboxError, SandboxSpec
 from rollmill.sandboxes.shell import find_refusal, printable
 from rollmill.sandboxes.started import StartedSandboxes
 from rollmill.terminal.escapes import visible_line
@@ -31,7 +32,7 @@ TOKEN_VARIABLE = "ROLLMILL_SANDBOX_TOKEN"  # noqa: S105 - a name
 """The environment variable that holds a sandbox service's token, at the service and at its clients."""
 
 _CLEANUP_S = 30.0
-_ALIVE_S = 10.0
+_ALIVE_S = _STATUS_S = 10.0
 _CLEANUP_RETRIES = 2
 _CLEANUP_PATIENCE_S = 60.0
 _CLEANUPS_AT_A_TIME = 16
@@ -111,6 +112,14 @@ class RemoteHost(StartedSandboxes["RemoteSandbox"]):
         with self._lock:
             sandbox = self._sandboxes.get(sandbox_id)
         return sandbox or RemoteSandbox(sandbox_id, self._connection, None, self._slack_s, self._forget)
+
+    def cases_fault(self) -> str | None:
+        """Return why the service's sandboxes cannot answer cases; None where they can, or no service answers yet."""
+        try:
+            status = self._connection.get("/status", timeout_s=_STATUS_S)
+        except CallFailedError as failure:
+            return None if failure.status is None else refusal(self._connection)
+        return None if status.get("cases") else refusal(self._connection)
 
     def close(self) -> None:
         """Close all sandboxes that this client started; starts in progress are cancelled."""
@@ -245,6 +254,31 @@ class RemoteSandbox:
             error_type = "unknown_sandbox" if failure.status == 404 else failure.type
             raise SandboxError(str(failure), type_=error_type) from failure
         return self._execution(answer, time.monotonic() - began, timeout_s)
+
+    def answer_cases(
+        self, command: str, cases: Sequence[str], *, timeout_s: float, most_bytes: int, env: Mapping[str, str]
+    ) -> CaseAnswers:
+        """Have a program answer cases at the service; see `Sandbox`.
+
+        Args:
+            command: Text for `bash -c`.
+            cases: One line each.
+            timeout_s: Time limit in seconds.
+            most_bytes: Maximum of all outputs together.
+            env: More environment variables.
+        """
+        if self._closed:
+            raise SandboxError(f"sandbox {self._id} is closed", type_="unknown_sandbox")
+        return answer_at_service(
+            self._connection,
+            self._id,
+            command,
+            cases,
+            timeout_s=timeout_s,
+            slack_s=self._slack_s,
+            most_bytes=most_bytes,
+            env={**self._env, **env},
+        )
 
     def close(self) -> None:
         """Ask the service to close the sandbox; where that fails, the service closes it when it is idle."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -71,6 +71,46 @@ class Execution(BaseModel):
     """Wall time of the command, without the start of its sandbox where that is known."""
 
 
+class CaseTime(BaseModel):
+    """The seconds that one case took, by the clock of the sandbox's host."""
+
+    model_config = ConfigDict(frozen=True)
+
+    decode_s: float
+    """From sending the case to `ready`; of the first case from the start of the program."""
+    answer_s: float
+    """From `go` to `done`."""
+    encode_s: float
+    """From `done` to the end of the output."""
+
+
+class CaseAnswers(BaseModel):
+    """The outputs of a program, and its times. There are fewer than cases where it failed: then `fault` says why."""
+
+    model_config = ConfigDict(frozen=True)
+
+    outputs: list[str] = Field(default_factory=list)
+    times: list[CaseTime] = Field(default_factory=list)
+    fault: str | None = None
+    """What the program did wrong in the first case without an output, in words."""
+    errors: str = ""
+    """Its standard error; the middle is left out of a long one."""
+    returncode: int = 0
+    """Its return code where it ended too early, 124 beyond its time limit, 137 where a limit ended it; 0 otherwise."""
+    cpu_s: float | None = None
+    """CPU seconds of all its processes; None where the sandbox does not know them."""
+
+    @property
+    def answer_s(self) -> float:
+        """The seconds of the calls of the code under test."""
+        return sum(time.answer_s for time in self.times)
+
+    @property
+    def seconds(self) -> float:
+        """The wall time from the program's start to the last output."""
+        return sum(time.decode_s + time.answer_s + time.encode_s for time in self.times)
+
+
 class Sandbox(Protocol):
     """One sandbox. Its work tree and /tmp stay from command to command; its processes do not."""
 
@@ -93,6 +133,22 @@ class Sandbox(Protocol):
             command: Text for `bash -c`.
             cwd: Folder to run in; the work tree if empty.
             timeout_s: Time limit in seconds; None for the sandbox's own.
+            env: More environment variables.
+        """
+        ...
+
+    def answer_cases(
+        self, command: str, cases: Sequence[str], *, timeout_s: float, most_bytes: int, env: Mapping[str, str]
+    ) -> CaseAnswers:
+        """Run a program in the work tree that answers cases one at a time; see `case_answers`.
+
+        Raises `SandboxError` where the sandbox failed, never for the program.
+
+        Args:
+            command: Text for `bash -c`.
+            cases: One line each, without its end.
+            timeout_s: Time limit in seconds, of all cases together.
+            most_bytes: Maximum of all outputs together.
             env: More environment variables.
         """
         ...

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from rollmill.errors import InputError
-from rollmill.sandboxes.sandbox import Execution, Limits
+from rollmill.sandboxes.sandbox import Execution
 
 MAX_ARGUMENT_BYTES = (1 << 17) - 1
 """Of one argument of a process (Linux's MAX_ARG_STRLEN without the terminating NUL)."""
@@ -19,28 +18,14 @@ MAX_ENVIRONMENT_BYTES = 1 << 20
 _NOT_EXECUTABLE = 126
 _LONGEST_SHOWN = 80
 _START = f'cd -- "$2" || exit {_NOT_EXECUTABLE}; unset OLDPWD; exec /bin/bash -c "$1"'
-_BACKSTOPS = (
-    'ulimit -c 0; ulimit -u "$3"; ulimit -f "$4"; ulimit -t "$5"; ulimit -d "$6"; echo 1000 > /proc/self/oom_score_adj'
-)
 
 
-def shell_arguments(command: str, cwd: str, limits: Limits | None = None) -> list[str]:
-    """Return the arguments of a process that runs `command` in `cwd`, with the limits that a shell can set itself.
+def shell_arguments(command: str, cwd: str) -> list[str]:
+    """Return the arguments of a process that runs `command` in `cwd`.
 
-    These are the number of processes of its user (not for root), the size of a file, and CPU seconds and private
-    memory of one process. A missing folder is the command's failure: return code 126.
+    A missing folder is the command's failure: return code 126.
     """
-    arguments = ["bash", printable(command), printable(cwd)]
-    if limits is None:
-        return ["/bin/bash", "-c", _START, *arguments]
-    numbers = [
-        limits.processes + 2,  # the shell itself, and the namespace's first process
-        limits.disk_mb * 1024,
-        math.ceil(limits.cpu_s) + 1,
-        limits.memory_mb * 1024 * 2,
-    ]
-    # If a limit is lower already, or the file cannot be written, the command runs anyway.
-    return ["/bin/bash", "-c", f"{{ {_BACKSTOPS}; }} 2> /dev/null; {_START}", *arguments, *map(str, numbers)]
+    return ["/bin/bash", "-c", _START, "bash", printable(command), printable(cwd)]
 
 
 def find_refusal(command: str, cwd: str) -> Execution | None:

@@ -1,28 +1,49 @@
 """Builds the seccomp filter of a bubblewrap sandbox.
 
-It denies system calls that allocate memory which counts for no process (memfd, System V shared memory), that reach the
-host's keyrings, or that expose large parts of the kernel which no program under test needs. As in Docker's profile,
-they return ENOSYS, which programs take for an older kernel. A compute-only process is also denied the calls that start,
-signal, change or inspect processes, open sockets or message queues, or make files writable.
+It refuses system calls that
+
+- allocate memory which counts for no process: memfd, huge pages, System V objects, message queues, rings, memory
+  policies, buffers of pipes and sockets that are larger than usual, pages moved into pipes;
+- hide open files: a thread's own table of them;
+- reach the host's keyrings, or large parts of the kernel that no program under test needs.
+
+As in Docker's profile, most return ENOSYS, which programs take for an older kernel: for `clone3`, whose flags a filter
+cannot read, libraries then use `clone`. ptrace is allowed, since agents use gdb and strace: the namespace's first
+process has the limits of all others (`limiting_command`), so nothing is gained by tracing it. A compute-only process is
+also denied the calls that start, signal, change or inspect processes, open sockets or message queues, or make files
+writable.
 """
 
 from __future__ import annotations
 
 import errno
 import platform
-import struct
+
+from rollmill.sandboxes.bpf import Condition, Rule, build_filter
 
 _NUMBERS = {
     "x86_64": {
-        "shmget": 29, "add_key": 248, "request_key": 249, "keyctl": 250, "perf_event_open": 298, "memfd_create": 319,
-        "bpf": 321, "userfaultfd": 323, "io_uring_setup": 425, "memfd_secret": 447,
+        "shmget": 29, "semget": 64, "msgget": 68, "quotactl": 179, "io_setup": 206, "lookup_dcookie": 212, "mbind": 237,
+        "set_mempolicy": 238, "mq_open": 240, "add_key": 248, "request_key": 249, "keyctl": 250, "migrate_pages": 256,
+        "unshare": 272, "tee": 276, "vmsplice": 278, "move_pages": 279, "perf_event_open": 298, "fanotify_init": 300,
+        "name_to_handle_at": 303, "open_by_handle_at": 304, "setns": 308, "kcmp": 312, "memfd_create": 319, "bpf": 321,
+        "userfaultfd": 323, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "open_tree": 428,
+        "move_mount": 429, "fsopen": 430, "clone3": 435, "process_madvise": 440, "mount_setattr": 442,
+        "quotactl_fd": 443, "landlock_create_ruleset": 444, "memfd_secret": 447, "process_mrelease": 448,
+        "set_mempolicy_home_node": 450,
     },
     "aarch64": {
-        "shmget": 194, "add_key": 217, "request_key": 218, "keyctl": 219, "perf_event_open": 241, "memfd_create": 279,
-        "bpf": 280, "userfaultfd": 282, "io_uring_setup": 425, "memfd_secret": 447,
+        "io_setup": 0, "lookup_dcookie": 18, "quotactl": 60, "vmsplice": 75, "tee": 77, "unshare": 97, "mq_open": 180,
+        "msgget": 186, "semget": 190, "shmget": 194, "add_key": 217, "request_key": 218, "keyctl": 219, "mbind": 235,
+        "set_mempolicy": 237, "migrate_pages": 238, "move_pages": 239, "perf_event_open": 241, "fanotify_init": 262,
+        "name_to_handle_at": 264, "open_by_handle_at": 265, "setns": 268, "kcmp": 272, "memfd_create": 279, "bpf": 280,
+        "userfaultfd": 282, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "open_tree": 428,
+        "move_mount": 429, "fsopen": 430, "clone3": 435, "process_madvise": 440, "mount_setattr": 442,
+        "quotactl_fd": 443, "landlock_create_ruleset": 444, "memfd_secret": 447, "process_mrelease": 448,
+        "set_mempolicy_home_node": 450,
     },
 }  # fmt: skip
-"""From the kernel's syscall_64.tbl and asm-generic/unistd.h."""
+"""Calls that are refused; from the kernel's syscall_64.tbl and asm-generic/unistd.h."""
 _OF_PROCESSES = {
     "x86_64": {
         "clone": 56, "fork": 57, "vfork": 58, "execve": 59, "clone3": 435, "execveat": 322, "kill": 62, "tkill": 200,
@@ -45,12 +66,49 @@ _OF_PROCESSES = {
         "fchmodat2": 452,
     },
 }  # fmt: skip
+_OF_RULES = {
+    "x86_64": {
+        "mmap": 9, "socket": 41, "socketpair": 53, "setsockopt": 54, "clone": 56, "fcntl": 72, "splice": 275,
+        "prlimit64": 302,
+    },
+    "aarch64": {
+        "fcntl": 25, "splice": 76, "socket": 198, "socketpair": 199, "setsockopt": 208, "clone": 220, "mmap": 222,
+        "prlimit64": 261,
+    },
+}  # fmt: skip
 _ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 """AUDIT_ARCH_* of linux/audit.h: a program of another architecture would use other call numbers."""
-_FIRST_OF_X32 = 0x40000000
-_LOAD, _IF_EQUAL, _IF_AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
-_AT_NUMBER, _AT_ARCHITECTURE = 0, 4
-_ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | errno.ENOSYS
+
+_CLONE_FILES, _CLONE_THREAD = 0x400, 0x10000
+_MAP_HUGETLB = 0x40000
+_F_SETPIPE_SZ = 1031
+_UNIX, _INET, _INET6, _NETLINK = 1, 2, 10, 16
+_DEFAULT, _TCP, _UDP, _NETLINK_ROUTE = 0, 6, 17, 0
+_SOL_SOCKET = 1
+_BUFFER_SIZES = [7, 8, 32, 33]
+"""SO_SNDBUF, SO_RCVBUF and their FORCE variants of asm-generic/socket.h."""
+_SOCKET_MEMORY = [26, 50, 51, 52, 60]
+"""SO_ATTACH_FILTER, SO_ATTACH_BPF, SO_ATTACH_REUSEPORT_CBPF and _EBPF, SO_ZEROCOPY."""
+
+RULES = [
+    # A thread with a table of open files that is not its process's could hold files that /proc/PID/fd does not list.
+    Rule("clone", errno.ENOSYS, [Condition(0, [_CLONE_THREAD], mask=_CLONE_THREAD | _CLONE_FILES)]),
+    Rule("mmap", errno.ENOMEM, [Condition(3, [_MAP_HUGETLB], mask=_MAP_HUGETLB)]),
+    Rule("fcntl", errno.EPERM, [Condition(1, [_F_SETPIPE_SZ])]),
+    Rule("splice", errno.EINVAL),
+    Rule("prlimit64", errno.EPERM, [Condition(0, [0], equal=False)]),
+    # Programs set sizes of buffers for speed alone, and many treat a failure as fatal: it succeeds and does nothing.
+    Rule("setsockopt", 0, [Condition(1, [_SOL_SOCKET]), Condition(2, _BUFFER_SIZES)]),
+    Rule("setsockopt", errno.ENOPROTOOPT, [Condition(1, [_SOL_SOCKET]), Condition(2, _SOCKET_MEMORY)]),
+    Rule("socketpair", errno.EAFNOSUPPORT, [Condition(0, [_UNIX], equal=False)]),
+    Rule("socket", errno.EAFNOSUPPORT, [Condition(0, [_UNIX, _INET, _INET6, _NETLINK], equal=False)]),
+    Rule(
+        "socket",
+        errno.EPROTONOSUPPORT,
+        [Condition(0, [_INET, _INET6]), Condition(2, [_DEFAULT, _TCP, _UDP], equal=False)],
+    ),
+    Rule("socket", errno.EPROTONOSUPPORT, [Condition(0, [_NETLINK]), Condition(2, [_NETLINK_ROUTE], equal=False)]),
+]
 
 
 def filter_program(machine: str | None = None, *, processes: bool = True) -> bytes:
@@ -63,15 +121,6 @@ def filter_program(machine: str | None = None, *, processes: bool = True) -> byt
     machine = machine or platform.machine()
     if machine not in _NUMBERS:
         return b""
-    numbers = sorted({**_NUMBERS[machine], **({} if processes else _OF_PROCESSES[machine])}.values())
-    last = len(numbers)  # BPF jumps are relative: each skips the rest of the list to the last instruction, which denies
-    program = [
-        (_LOAD, 0, 0, _AT_ARCHITECTURE),
-        (_IF_EQUAL, 0, last + 3, _ARCHITECTURE[machine]),
-        (_LOAD, 0, 0, _AT_NUMBER),
-        (_IF_AT_LEAST, last + 1, 0, _FIRST_OF_X32),
-        *((_IF_EQUAL, last - index, 0, number) for index, number in enumerate(numbers)),
-        (_RETURN, 0, 0, _ALLOW),
-        (_RETURN, 0, 0, _REFUSE),
-    ]
-    return b"".join(struct.pack("=HBBI", *step) for step in program)
+    refused = {**_NUMBERS[machine], **({} if processes else _OF_PROCESSES[machine])}
+    numbers = {**_OF_RULES[machine], **refused}
+    return build_filter(_ARCHITECTURE[machine], numbers, list(refused), RULES)

@@ -3,30 +3,48 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
-from rollmill.sandboxes.process_tree import proportional, usage
+from rollmill.sandboxes.cpu_account import CpuAccount, running_share
+from rollmill.sandboxes.disk_account import DiskAccount
+from rollmill.sandboxes.memory_account import MemoryAccount
+from rollmill.sandboxes.open_files import read_open_files
+from rollmill.sandboxes.processes import Process, ProcessTable
 from rollmill.sandboxes.sandbox import Limits
+from rollmill.sandboxes.start_limits import OWN_PROCESSES
 
-_EVERY_S = 0.05
-_DISK_EVERY_S = 1.0
-_DISK_SHARE = 20
-"""`du` may run for at most 1/20 of the time."""
+_LONGEST_S = 0.05
+_SHORTEST_S = 0.004
+_COUNTING_DISK_S = 0.01
+_SHARE = 20
+"""Looks may take 1/20 of the time; more only while the machine's free memory shrinks."""
+_FILES_EVERY_S = 1.0
 _MIB = 1 << 20
+_MEMORY_PER_S = (2 << 30) * (os.cpu_count() or 1)
+"""Bytes that programs may fill per second at most: 2 GiB for each processor."""
+_DISK_PER_S = 2 << 30
+"""Bytes that programs may write per second into the page cache."""
 
 
 class Watch:
-    """Enforces the limits of the processes under `pid` and of the files in `folders`."""
+    """Enforces the limits of the processes of the namespace that bwrap (`pid`) makes, and of the files in `folders`.
+
+    Looks are so frequent that no limit can be exceeded by more than a quarter between two of them, as far as their
+    cost allows: often where limits are small or nearly reached, rarely otherwise.
+    """
 
     def __init__(self, pid: int, limits: Limits, folders: Sequence[Path]) -> None:
-        self._pid = pid
         self._limits = limits
-        self._disk = _DiskWatch(folders, limits.disk_mb)
-        self._next = time.monotonic() + _EVERY_S
+        self._table = ProcessTable(pid)
+        self._memory = MemoryAccount(self._table, limits.memory_mb * _MIB)
+        self._cpu = CpuAccount()
+        self._disk = DiskAccount(folders, limits.disk_mb * _MIB)
+        self._next = time.monotonic() + self._interval_s()
+        self._earliest = 0.0
+        self._files_next = 0.0
+        self._shrunk = 0
 
     def due_s(self) -> float:
         """Return the seconds until the next check is due."""
@@ -36,64 +54,59 @@ class Watch:
         """Return the limit that is exceeded, in words; None where none is."""
         if self.due_s() > 0:
             return None
-        current = usage(self._pid)
-        self._next = time.monotonic() + _EVERY_S
-        most = self._limits.memory_mb * _MIB
-        # Shared pages count once, but that is expensive to measure: only where the upper bound exceeds the limit.
-        if current.resident > most and proportional(current.pids) > most:
-            return f"memory limit of {self._limits.memory_mb} MiB"
-        if current.cpu_s > self._limits.cpu_s:
-            return f"CPU limit of {self._limits.cpu_s:g} s"
-        if self._disk.broken():
-            return f"disk limit of {self._limits.disk_mb} MiB"
+        began = time.monotonic()
+        reason = self._look(began) if began >= self._earliest or self._shrinks() else None
+        now = time.monotonic()
+        self._next = now + self._interval_s()
+        return reason
+
+    def close(self) -> None:
+        """Close all files, and kill the running `du`."""
+        self._disk.close()
+        self._memory.close()
+        self._table.close()
+
+    def _look(self, began: float) -> str | None:
+        limits = self._limits
+        processes = self._table.read()
+        if not processes:
+            return None
+        self._shrunk = self._memory.shrunk()
+        if sum(process.threads for process in processes) > limits.processes + OWN_PROCESSES:
+            return f"limit of {limits.processes} processes"
+        used_s = self._cpu.add(processes, began, self._share_of_time)
+        disk_due = self._disk.due()
+        if disk_due or began >= self._files_next or self._shrunk > self._memory.bound + self._unseen():
+            files = read_open_files(self._table, processes, self._disk.devices)
+            took = time.monotonic() - began
+            self._files_next = began + max(_FILES_EVERY_S, _SHARE * took)
+            self._memory.open_files = files.kernel
+            if disk_due and self._disk.exceeds(self._table, processes, files):
+                return f"disk limit of {limits.disk_mb} MiB"
+        if self._memory.exceeds(processes):
+            return f"memory limit of {limits.memory_mb} MiB"
+        if used_s > limits.cpu_s:
+            return f"CPU limit of {limits.cpu_s:g} s"
+        self._earliest = time.monotonic() + _SHARE * (time.monotonic() - began)
         return None
 
-    def close(self) -> None:
-        """Kill the running `du`."""
-        self._disk.close()
+    def cpu_s(self) -> float:
+        """Return the CPU seconds that the processes used so far."""
+        return self._cpu.add(self._table.read(), time.monotonic(), self._share_of_time)
 
+    def _share_of_time(self, process: Process) -> float:
+        return running_share(self._table.content(f"{process.folder}/schedstat"))
 
-class _DiskWatch:
-    """Runs `du` over the files: once a second, and at once when the file system's use has grown by much."""
+    def _shrinks(self) -> bool:
+        """Return whether the machine has lost much memory, or the file system much space, since the last look."""
+        return self._memory.shrunk() - self._shrunk > self._unseen() // 4 or self._disk.due()
 
-    def __init__(self, folders: Sequence[Path], most_mb: int) -> None:
-        self._folders = folders
-        self._most_mb = most_mb
-        self._du: subprocess.Popen[bytes] | None = None
-        self._began = time.monotonic()
-        self._next = self._began + _DISK_EVERY_S
-        self._earliest = 0.0
-        self._free = self._free_bytes()
+    def _unseen(self) -> int:
+        """Return the bytes by which memory may still grow to reach 1.25 times the limit."""
+        return max(self._limits.memory_mb * _MIB * 5 // 4 - self._memory.bound, _MIB)
 
-    def broken(self) -> bool:
-        now = time.monotonic()
-        if self._du is None:
-            filled = self._free - self._free_bytes() > self._most_mb * _MIB // 8
-            if now >= self._next or (filled and now >= self._earliest):
-                self._began, self._free = now, self._free_bytes()
-                self._du = subprocess.Popen(
-                    ["du", "-scmx", "--", *map(str, self._folders)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                )
-            return False
-        if self._du.poll() is None:
-            return False
-        sizes, _ = self._du.communicate()
-        self._du = None
-        took = now - self._began
-        self._earliest = now + _DISK_SHARE * took
-        self._next = max(self._earliest, now + _DISK_EVERY_S)
-        return bool(sizes) and int(sizes.splitlines()[-1].split()[0]) > self._most_mb
-
-    def close(self) -> None:
-        if self._du:
-            with suppress(ProcessLookupError):
-                self._du.kill()
-            self._du.communicate()
-            self._du = None
-
-    def _free_bytes(self) -> int:
-        system = os.statvfs(self._folders[0])
-        return system.f_bavail * system.f_frsize
+    def _interval_s(self) -> float:
+        if self._disk.running:
+            return _COUNTING_DISK_S
+        fastest = min(self._unseen() / _MEMORY_PER_S, self._disk.free_for() / _DISK_PER_S)
+        return min(max(fastest, _SHORTEST_S), _LONGEST_S)

@@ -12,6 +12,12 @@ BODY_BYTES = 4 << 20
 
 A command is one argument of a process, 128 KiB; files go in and out in pieces of that size.
 """
+CASES_BYTES = 64 << 20
+"""Cases of one sandbox that wait for `/answer_cases`."""
+ALL_CASES_BYTES = 512 << 20
+"""Cases of all sandboxes together."""
+OUTPUT_BYTES = 10 << 20
+"""All outputs of one `/answer_cases`: at most six times that as JSON, below what clients accept."""
 BODY_PIECES = 8192
 """Chunks, or reads, of one body: each takes time of the event loop."""
 BODIES_BYTES = 512 << 20

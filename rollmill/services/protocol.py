@@ -119,6 +119,38 @@ class ExecuteRequest(_Body):
     """As in `config`."""
 
 
+class CasesRequest(_Body):
+    """Body of `POST /cases`: a piece of the cases for the next `/answer_cases`.
+
+    The service keeps them outside of the sandbox.
+    """
+
+    container_id: _Id
+    """As `/start` answered."""
+    text: str
+    """The next characters: cases in lines, without the end of the last."""
+    first: bool = False
+    """Whether earlier pieces are to be forgotten."""
+
+
+class AnswerCasesRequest(_Body):
+    """Body of `POST /answer_cases`: a program answers the cases that were sent.
+
+    See `rollmill.sandboxes.case_answers` for what the program does.
+    """
+
+    container_id: _Id
+    """As `/start` answered."""
+    command: str
+    """Text for `bash -c`, in the sandbox's folder."""
+    timeout_s: _Seconds
+    """Time limit of all cases together, in seconds."""
+    most_bytes: int = Field(default=bounds.OUTPUT_BYTES, ge=1, le=bounds.OUTPUT_BYTES)
+    """Maximum of all outputs together."""
+    env: _Variables = {}
+    """More environment variables, for this command."""
+
+
 class CleanupRequest(_Body):
     """Body of `POST /cleanup`."""
 

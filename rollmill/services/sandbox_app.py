@@ -16,6 +16,8 @@ from rollmill.sandboxes.sandbox import SandboxError
 from rollmill.services.guard import failure, guard, is_grader, json_response
 from rollmill.services.protocol import (
     AliveRequest,
+    AnswerCasesRequest,
+    CasesRequest,
     CleanupRequest,
     ExecuteRequest,
     Grants,
@@ -37,7 +39,7 @@ def sandbox_app(
     token: SecretStr | None,
     grading_keys: Sequence[SecretStr] = (),
 ) -> FastAPI:
-    """Return the application: `/start`, `/execute`, `/cleanup`, `/alive`, `/status`, and `/health` without a token.
+    """Return the application: `/health`, which needs no token, and the endpoints of `rollmill.services.protocol`.
 
     Args:
         pool: Has the sandboxes.
@@ -65,7 +67,7 @@ def sandbox_app(
 
     @app.get("/status")
     async def status() -> dict[str, str | int]:
-        return {"service": "sandbox", "backend": kind, **pool.counts()}
+        return {"service": "sandbox", "backend": kind, "cases": True, **pool.counts()}
 
     @app.post("/start")
     async def start(request: Request, body: StartRequest) -> Response:
@@ -101,6 +103,23 @@ def sandbox_app(
             env=grants.environment(body.forward_env, body.env),
         )
         return json_response(execution.model_dump())
+
+    @app.post("/cases")
+    async def cases(body: CasesRequest) -> Response:
+        pool.keep_cases(body.container_id, body.text, first=body.first)
+        return json_response({"container_id": body.container_id, "status": "kept"})
+
+    @app.post("/answer_cases")
+    async def answer_cases(request: Request, body: AnswerCasesRequest) -> Response:
+        answers = await pool.answer_cases(
+            body.container_id,
+            body.command,
+            partial(wait_for_disconnect, request),
+            timeout_s=body.timeout_s,
+            most_bytes=body.most_bytes,
+            env=body.env,
+        )
+        return json_response(answers.model_dump())
 
     @app.post("/cleanup")
     async def cleanup(body: CleanupRequest) -> Response:

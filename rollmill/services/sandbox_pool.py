@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from rollmill.errors import RollmillError
-from rollmill.sandboxes.sandbox import Execution, Sandbox, SandboxError, SandboxHost, SandboxSpec
+from rollmill.errors import InputError, RollmillError
+from rollmill.sandboxes.sandbox import CaseAnswers, Execution, Sandbox, SandboxError, SandboxHost, SandboxSpec
 from rollmill.services import bounds
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,8 @@ class _PooledSandbox:
     expires_at: float
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     busy: int = 0
+    cases: list[str] = field(default_factory=list)
+    """Pieces of the cases that wait for `answer_cases`."""
 
 
 @dataclass
@@ -196,6 +198,49 @@ class SandboxPool:
         """
         pooled = self._find(container_id)
         call = partial(pooled.sandbox.execute, command, cwd=cwd, timeout_s=timeout_s, env=env)
+        return await self._run(pooled, call, wait_for_disconnect)
+
+    def keep_cases(self, container_id: str, text: str, *, first: bool) -> None:
+        """Keep a piece of the cases for `answer_cases`. Raises `InputError` for too many, `FullError`."""
+        pooled = self._find(container_id)
+        kept = [] if first else pooled.cases
+        if sum(map(len, kept)) + len(text) > bounds.CASES_BYTES:
+            raise InputError(f"the cases have more than {bounds.CASES_BYTES} characters")
+        others = sum(len(piece) for other in self._sandboxes.values() if other is not pooled for piece in other.cases)
+        if others + sum(map(len, kept)) + len(text) > bounds.ALL_CASES_BYTES:
+            raise FullError(f"the cases of all sandboxes have more than {bounds.ALL_CASES_BYTES} characters")
+        pooled.cases = [*kept, text]
+
+    async def answer_cases(
+        self,
+        container_id: str,
+        command: str,
+        wait_for_disconnect: WaitForDisconnect,
+        *,
+        timeout_s: float,
+        most_bytes: int,
+        env: Mapping[str, str],
+    ) -> CaseAnswers:
+        """Have a program answer the cases that were kept, and forget them; raises as `Sandbox.answer_cases` does.
+
+        Args:
+            container_id: The sandbox.
+            command: Text for `bash -c`.
+            wait_for_disconnect: Returns when the client disconnects: then the sandbox is closed.
+            timeout_s: Time limit in seconds.
+            most_bytes: Maximum of all outputs together.
+            env: More environment variables.
+        """
+        pooled = self._find(container_id)
+        if not pooled.cases:
+            raise InputError("no cases were sent: send them to /cases")
+        cases, pooled.cases = "".join(pooled.cases).split("\n"), []
+        limits: dict[str, Any] = {"timeout_s": timeout_s, "most_bytes": most_bytes}
+        call = partial(pooled.sandbox.answer_cases, command, cases, env=env, **limits)
+        return await self._run(pooled, call, wait_for_disconnect)
+
+    async def _run(self, pooled: _PooledSandbox, call: Callable[[], T], wait_for_disconnect: WaitForDisconnect) -> T:
+        """Run a call on a sandbox when its turn comes, and close the sandbox when the client disconnects."""
         task = asyncio.create_task(self._in_turn(pooled, call))
         try:
             await _wait_unless_disconnected(task, wait_for_disconnect)
@@ -293,7 +338,7 @@ class SandboxPool:
         finally:
             self._waiting -= 1
 
-    async def _in_turn(self, pooled: _PooledSandbox, call: Callable[[], Execution]) -> Execution:
+    async def _in_turn(self, pooled: _PooledSandbox, call: Callable[[], T]) -> T:
         pooled.busy += 1
         try:
             async with pooled.turn:

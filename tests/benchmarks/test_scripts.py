@@ -36,12 +36,14 @@ NAMES = (
     "agent_rollouts",
     "episodes",
     "alpha_solver",
+    "decoding_steps",
     "optimal_sampling",
     "optimal_sampling_vllm",
     "sampling_worth",
     "token_drift",
     "affinity",
     "concurrency",
+    "gpu",
 )
 BENCHMARKS = [f"benchmarks.{name}" for name in NAMES]
 RUNS = ("benchmarks.", "distributed.cli.", "flows.", "rollmill.", "tests.flows.one_process", "uvicorn")
@@ -137,6 +139,14 @@ def test_memory(run):
     assert float(cells(printed, "32 ")[1]) > 10
     assert float(cells(printed, "320 ")[2].replace(",", "")) > 0
     assert "growth of peak memory" in printed
+
+
+def test_decoding_steps(run):
+    printed = run("decoding_steps", "--layers", "2", "--vocabulary", "400", "--batch", "3", "--check")
+    [two] = [cells(printed, "kl_symmetry ")]
+    assert int(two[1]) > 50
+    assert int(two[2]) > 100
+    assert two[3] == "1"
 
 
 @pytest.mark.slow
@@ -305,3 +315,62 @@ def test_token_drift(run, tmp_path):
     printed = run("token_drift", "--model", str(tmp_path / "base"), "--run", str(tmp_path / "run"))
     assert cells(printed, "their text")[1:] == ["4", "4", "100%"]  # the scripted model ends in another way
     assert cells(printed, "recorded ids")[1:] == ["4", "0", "0%"]
+
+
+GROUPS = ("machine", "draw", "passes", "generate", "decode", "waits", "memory", "ended")
+
+
+def measured(output):
+    """Return the lines of measurements by name."""
+    lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    return {name: [line for line in lines if line["measurement"] == name] for name in {x["measurement"] for x in lines}}
+
+
+@pytest.mark.slow
+def test_gpu_is_rehearsed_on_the_cpu_in_calls_that_continue_each_other(run, tmp_path):
+    flags = ("--tiny", "--out", str(tmp_path / "gpu.jsonl"), "--only", *GROUPS)
+    assert measured(run("gpu", *flags, "--budget_s", "0")) == {}
+    printed = run("gpu", *flags)
+    lines = measured(printed)
+    assert [line["settings"]["rows"] for line in lines["generate, one model"]] == [1, 2]
+    assert all(line["tokens_per_s"] > 0 for line in [*lines["q*"], *lines["generate, one model"]])
+    assert len(lines["draw"]) == 10
+    assert all(line["waits"] >= 1 and line["ms"] > 0 for line in lines["draw"])
+    assert all(line["waits"] >= 1 and line["operations"] > 100 for line in lines["one step of q*"])
+    assert all(line["process_s"] < 30 for line in lines["memory after the owner is killed"])
+    [skipped] = lines["batch that runs out of memory"]
+    assert skipped["not_measured"] == "no GPU: the CPU's memory is not limited for torch"
+    assert "| tiny | two models | 2 |" in printed
+    again = measured(run("gpu", *flags))
+    assert again.keys() == {"batch that runs out of memory", "draws of the GPU against those of the CPU"}
+
+
+@pytest.mark.slow
+def test_gpu_training_beside_a_bare_loop(run, tmp_path):
+    lines = measured(run("gpu", "--tiny", "--out", str(tmp_path / "gpu.jsonl"), "--only", "training"))
+    ours, bare = sorted(lines["LoRA training"], key=lambda line: line["settings"]["by"], reverse=True)
+    assert ours["tokens"] == pytest.approx(bare["tokens"], rel=0.1)
+    assert min(ours["tokens_per_s"], bare["tokens_per_s"]) > 0
+
+
+def test_gpu_without_vllm_reports_the_reason(run, tmp_path):
+    flags = ("--tiny", "--out", str(tmp_path / "gpu.jsonl"), "--only", "serving", "pairs")
+    printed = run("gpu", *flags, env=os.environ | {"ROLLMILL_VLLM_PYTHON": sys.executable})
+    lines = [line for lines in measured(printed).values() for line in lines]
+    assert len(lines) == 5
+    assert all("has no vLLM" in line["not_measured"] for line in lines)
+
+
+@pytest.mark.slow
+@pytest.mark.vllm
+@pytest.mark.skipif(not SERVER_ENVIRONMENT.exists(), reason="no vLLM: `make setup` installs it")
+def test_gpu_serving_and_swapping(run, tmp_path):
+    """The pair engine's measurement is that of `optimal_sampling_vllm`."""
+    flags = ("--tiny", "--out", str(tmp_path / "gpu.jsonl"), "--only", "serving")
+    with prepared_vllm("vllm.entrypoints.openai.api_server") as vllm:
+        printed = run("gpu", *flags, env=os.environ | ONE_THREAD | {"ROLLMILL_VLLM_PYTHON": str(vllm)})
+    lines = measured(printed)
+    [client] = lines["engine over a bare aiohttp loop"]
+    assert client["engine_of_bare"] == pytest.approx(client["engine_per_s"] / client["bare_per_s"], abs=0.01)
+    [swapped] = lines["weights swapped in a running server"]
+    assert 0 < swapped["swap_s"] <= swapped["first_swap_s"]

@@ -14,7 +14,7 @@ from rollmill.grading.problem import GradedProblem
 from rollmill.grading.speedup import PairCount
 from rollmill.sandboxes.bubblewrap import BubblewrapHost
 from rollmill.sandboxes.sandbox import SandboxSpec
-from tests.grading.repositories import FLAKY, PROBLEMS, PYTHON, C
+from tests.grading.repositories import FLAKY, OLD, PROBLEMS, PYTHON, C
 
 Play = Callable[..., Evaluation]
 
@@ -29,7 +29,7 @@ def write(images: Path, name: str, files: dict[str, str]) -> None:
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("images")
-    for name, files in {"py": PYTHON, "c": C, "flaky": FLAKY}.items():
+    for name, files in {"py": PYTHON, "c": C, "flaky": FLAKY, "old": OLD}.items():
         write(folder, name, files)
     return folder
 
@@ -54,7 +54,7 @@ def problems() -> dict[str, GradedProblem]:
 @pytest.fixture(scope="session")
 def grader(host: BubblewrapHost) -> LocalGrader:
     """Return the smallest number of pairs."""
-    return LocalGrader(host, pairs=PairCount(least=3, most=3))
+    return LocalGrader(host, pairs=PairCount(least=3, most=3), edge_seeds=1)
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def play(host: BubblewrapHost, grader: LocalGrader, problems: dict[str, GradedPr
     started = []
 
     def graded(instance_id: str, *commands: str) -> Evaluation:
-        sandbox = host.start(SandboxSpec(image=instance_id))
+        sandbox = host.start(SandboxSpec(image=problems[instance_id].image_name))
         started.append(sandbox)
         for command in commands:
             sandbox.execute(command)

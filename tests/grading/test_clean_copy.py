@@ -23,14 +23,14 @@ def test_built_tree_is_restored_exactly(host: BubblewrapHost, problems: dict[str
         assert sorted(tracked) == sorted(tree)
         assert sandbox.execute("ls -A /tmp").output == ""
         sandbox.execute(
-            f"cat > total.c <<'E'\n{C_FAST}\nE\nmake -s; rm bench.c; mkdir bench.c; touch bench.c/x; "
+            f"cat > total.c <<'E'\n{C_FAST}\nE\nmake -s; rm worker.c; mkdir worker.c; touch worker.c/x; "
             "ln -s total.h link; printf 1 > $'new\\nline'; printf 2 > $'\\xff'; mkdir empty; chmod +x total.h"
         )
         built = copies.read(sandbox, folder)
     overlay = difference(file_digests(tree), built)
-    assert overlay.deleted == [b"bench.c"]
-    assert {b"run_bench", b"link", b"new\nline", b"\xff", b"bench.c/x", b"total.h"} <= overlay.files.keys()
-    assert b"test.c" not in overlay.files
+    assert overlay.deleted == [b"worker.c"]
+    assert {b"run_worker", b"link", b"new\nline", b"\xff", b"worker.c/x", b"total.h"} <= overlay.files.keys()
+    assert b"worker.c" not in overlay.files
     assert overlay.files[b"link"] == TreeEntry(LINK, b"total.h")
     with copies.fresh() as sandbox:
         copies.restore(sandbox, folder, overlay)

@@ -154,7 +154,7 @@ WRONG = {
 @pytest.mark.slow
 @pytest.mark.parametrize("what", WRONG)
 def test_wrong_result_on_unknown_inputs_is_caught(play: Play, what: str) -> None:
-    evaluation = play("py", write_command("lib/total.py", WRONG[what]))
+    evaluation = play("old", write_command("lib/total.py", WRONG[what]))
     caught(evaluation, "benchmark", "the benchmark's output is wrong: line 1 is ")
     assert evaluation.test_returncode == 0
     assert evaluation.speedup is None
@@ -238,7 +238,7 @@ def not_faster(evaluation: Evaluation) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("what", [CACHE, CLOCK], ids=["caches on disk, changes the benchmark", "another clock"])
 def test_leftovers_and_fake_clocks_give_no_speedup(play: Play, what: str) -> None:
-    not_faster(play_out_of_luck(play, "py", write_command("lib/total.py", what)))
+    not_faster(play_out_of_luck(play, "old", write_command("lib/total.py", what)))
 
 
 def left_behind() -> list[int]:
@@ -253,7 +253,7 @@ def left_behind() -> list[int]:
 def test_leftover_processes_do_not_reach_the_next_run(play: Play) -> None:
     started = f"for i in 1 2; do setsid nohup bash -c 'while :; do :; done' {MARK} > /dev/null 2>&1 & done"
     harmless = BURNER.replace("kill -STOP -1", ":")
-    evaluation = play("py", write_command("lib/total.py", harmless), started)
+    evaluation = play("old", write_command("lib/total.py", harmless), started)
     assert left_behind() == []
     not_faster(evaluation)
 
@@ -280,13 +280,13 @@ def total(numbers):
 
 @pytest.mark.slow
 def test_no_evaluator_files_are_readable(play: Play) -> None:
-    evaluation = play("py", write_command("lib/total.py", LOOK))
+    evaluation = play("old", write_command("lib/total.py", LOOK))
     caught(evaluation, "benchmark", "output is wrong")
     lines = evaluation.benchmark_output.splitlines()
     assert "BENCH_SEED" in lines
     assert "/tmp:" in lines
     assert "found:" in lines
-    assert "tree: .git .gitignore bench.py lib tests" in lines
+    assert "tree: .git .gitignore bench.py inputs.py lib tests worker.py" in lines
     assert "1" in lines
     for word in ("diff --git", "rollmill", "grading", "solution", "instance", "TOKEN", "KEY"):
         assert word not in evaluation.benchmark_output
@@ -302,7 +302,7 @@ C_MAIN = C_FAST + "int puts(const char *text) { return 0; }\nint printf(const ch
 
 @pytest.mark.slow
 def test_c_that_takes_over_the_program_is_caught(play: Play) -> None:
-    caught(play("c", write_command("total.c", C_FORGED)), "benchmark", "line 1 is '2 of 2 tests passed'")
+    caught(play("c", write_command("total.c", C_FORGED)), "test", "it wrote '2 of 2 tests passed' where `ready`")
     caught(play("c", write_command("total.c", C_ENDS)), "test", "did not end as at the start commit")
     caught(play("c", write_command("total.c", C_MAIN)), "test", "did not end as at the start commit")
 
@@ -318,7 +318,7 @@ def test_agent_cannot_change_makefiles_headers_and_flags(play: Play) -> None:
 
 @pytest.mark.slow
 def test_agent_binaries_and_preloads_are_not_graded(play: Play) -> None:
-    forge = "make -s; printf '#!/bin/sh\\necho 2 of 2 tests passed\\n' > run_test; cp run_test run_bench"
+    forge = "make -s; printf '#!/bin/sh\\necho 2 of 2 tests passed\\n' > run_test; cp run_test run_worker"
     future = "touch -d 2100-01-01 run_*"
     library = (
         write_command("/tmp/fast.c", "int usleep(unsigned x) { return 0; }")
@@ -331,10 +331,10 @@ def test_agent_binaries_and_preloads_are_not_graded(play: Play) -> None:
     caught(evaluation, "benchmark", "(95% interval ")
     assert evaluation.test_output == "2 of 2 tests passed\n"
     assert evaluation.speedup_details is not None
-    assert all(pair.after_s > 0.8 for pair in evaluation.speedup_details.comparisons)
+    assert all(pair.after_s > 0.2 for pair in evaluation.speedup_details.comparisons)
 
 
 @pytest.mark.slow
-def test_including_the_benchmark_source_fails_the_build(play: Play) -> None:
-    evaluation = play("c", write_command("total.c", '#include "bench.c"\n' + C_FAST))
+def test_including_the_worker_source_fails_the_build(play: Play) -> None:
+    evaluation = play("c", write_command("total.c", '#include "worker.c"\n' + C_FAST))
     assert (evaluation.success, evaluation.reward, evaluation.phase) == (False, 0.0, "build")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -11,10 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from rollmill.grading.evaluation import Evaluation, GitPrecheck
+from rollmill.grading.benchmark_runner import WrongBenchmarkError
+from rollmill.grading.evaluation import Evaluation, GitPrecheck, SpeedupDetails
+from rollmill.grading.flags import IN_ONE_PROCESS
 from rollmill.grading.grader import LocalGrader
 from rollmill.grading.problem import GradedProblem
 from rollmill.grading.reward_schedule import DEFAULT
+from rollmill.grading.speedup import PairCount
 from rollmill.sandboxes.bubblewrap import BubblewrapHost, BubblewrapSandbox
 from rollmill.sandboxes.sandbox import SandboxError, SandboxSpec
 from tests.grading.conftest import Play
@@ -44,7 +48,7 @@ def test_reward_follows_from_pairs_of_runs(fast: Evaluation) -> None:
     assert details.total_comparisons == 3
     assert fast.reward == DEFAULT.reward(0, details.low) >= 0.1
     assert 1 < details.low <= details.average_speedup == fast.speedup <= details.high
-    assert all(pair.before_s > 1.29 for pair in details.comparisons)
+    assert all(pair.before_s > 0.24 for pair in details.comparisons)
     assert all(pair.after_s < pair.before_s for pair in details.comparisons)
     assert len({pair.seed for pair in details.comparisons}) == 3
 
@@ -53,7 +57,7 @@ def test_reward_follows_from_pairs_of_runs(fast: Evaluation) -> None:
 def test_evaluation_contains_command_output(fast: Evaluation) -> None:
     assert (fast.build_returncode, fast.test_returncode, fast.benchmark_returncode) == (0, 0, 0)
     assert "Ran 2 tests" in fast.test_output
-    assert len(fast.benchmark_output.strip()) == 64
+    assert fast.benchmark_output == ""
     assert Evaluation.model_validate_json(fast.model_dump_json()) == fast
 
 
@@ -86,7 +90,7 @@ def test_change_without_effect_gets_no_reward(play: Play) -> None:
 
 @pytest.mark.slow
 def test_slower_change_is_reported_as_slower(play: Play) -> None:
-    result = play("py", "sed -i 's/1.3/4.5/' lib/total.py")
+    result = play("py", "sed -i 's/0.0002/0.0008/' lib/total.py")
     assert (result.success, result.reward) == (False, 0.0)
     assert str(result.reason).startswith("slower: 0.")
 
@@ -178,10 +182,43 @@ def test_ungradable_problem_is_an_error(
 
 
 @pytest.mark.slow
-def test_unreproducible_benchmark_is_an_error_not_a_failure(host: BubblewrapHost, play: Play) -> None:
+def test_unreproducible_outputs_are_an_error_not_a_failure(play: Play) -> None:
     result = play("flaky", "echo '# new' >> lib/total.py")
     assert failed(result) == "problem"
+    assert "worker_command of flaky gave two outputs for one case at the start commit: case 1 of" in str(result.error)
+
+
+@pytest.mark.slow
+def test_unreproducible_benchmark_is_an_error_not_a_failure(play: Play) -> None:
+    result = play("flaky_benchmark", "echo '# new' >> lib/total.py")
+    assert failed(result) == "problem"
     assert "gave two results for one BENCH_SEED at the start commit" in str(result.error)
+
+
+@pytest.mark.slow
+def test_a_benchmark_in_one_process_has_a_flag(play: Play) -> None:
+    result = play("old", write_command("lib/total.py", FAST))
+    assert (result.success, result.reward) == (True, 1.0)
+    assert result.flags == [IN_ONE_PROCESS]
+
+
+@pytest.mark.slow
+def test_order_of_pairs_does_not_follow_from_the_change(
+    host: BubblewrapHost, problems: dict[str, GradedProblem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders = []
+
+    def compared(measure: object, pairs: PairCount, order: random.Random, charge_s: object) -> SpeedupDetails:
+        orders.append([order.random() for _ in range(8)])
+        raise WrongBenchmarkError("enough")
+
+    monkeypatch.setattr("rollmill.grading.grader.compare", compared)
+    grader = LocalGrader(host, edge_seeds=0)
+    with closing(host.start(SandboxSpec(image="py"))) as sandbox:
+        sandbox.execute(write_command("lib/total.py", FAST))
+        for _ in range(2):
+            grader.grade(problems["py"], sandbox.id)
+    assert orders[0] != orders[1]
 
 
 def test_missing_sandbox_is_an_error(
@@ -285,3 +322,15 @@ def test_next_grader_removes_files_of_a_killed_one(host: BubblewrapHost) -> None
     assert (left / "left").exists()
     LocalGrader(host)
     assert not left.exists()
+
+
+def test_sandboxes_that_cannot_answer_cases_are_refused(
+    host: BubblewrapHost, problems: dict[str, GradedProblem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grader = LocalGrader(host)
+    monkeypatch.delattr(BubblewrapSandbox, "answer_cases")
+    with closing(host.start(SandboxSpec(image="py"))) as sandbox:
+        result = grader.grade(problems["py"], sandbox.id)
+        grader.check(problems["old"], sandbox)
+    assert failed(result) == "input"
+    assert str(result.error).startswith("sandboxes of the kind BubblewrapHost have no answer_cases, which py needs")

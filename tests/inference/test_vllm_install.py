@@ -166,7 +166,7 @@ def test_an_amd_gpu_gets_one_line(packages: Packages, machine: FakeMachine) -> N
 
 
 def test_gpus_are_named(packages: Packages, machine: FakeMachine) -> None:
-    machine.show("nvidiactl", driver="580.65.06", names=["NVIDIA H200", "NVIDIA H200"])
+    machine.show_gpus(2)
     packages.add(COMMAND, vllm="0.32.0")
     message = describe_vllm(sys.executable, packages.environment)
     assert message == f"{sys.executable}: vllm 0.32.0, NVIDIA H200, NVIDIA H200"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from rollmill.sandboxes.system_calls import _ARCHITECTURE, _NUMBERS, _OF_PROCESSES, filter_program
+from rollmill.sandboxes.bpf import ALLOW
+from rollmill.sandboxes.system_calls import _ARCHITECTURE, _NUMBERS, _OF_PROCESSES, _OF_RULES, filter_program
 
 
 @pytest.mark.parametrize(
@@ -158,16 +161,59 @@ END""")
 @pytest.mark.parametrize("processes", [True, False])
 def test_the_filter_refuses_what_it_names_and_nothing_else(machine, processes):
     numbers = set(_NUMBERS[machine].values()) | (set() if processes else set(_OF_PROCESSES[machine].values()))
-    for number in [*range(500), 0x40000000, 0x40000000 | 319, 0xFFFFFFFF]:
+    ruled = set(_OF_RULES[machine].values()) - numbers
+    for number in {*range(500), 0x40000000, 0x40000000 | 319, 0xFFFFFFFF} - ruled:
         refused = number in numbers or number >= 0x40000000
-        assert (verdict(machine, number, _ARCHITECTURE[machine], processes) != 0x7FFF0000) == refused
-        assert verdict(machine, number, 0x40000003, processes) != 0x7FFF0000
+        assert (verdict(machine, number, _ARCHITECTURE[machine], processes) != ALLOW) == refused
+        assert verdict(machine, number, 0x40000003, processes) != ALLOW
     assert filter_program("mips") == b""
 
 
-def verdict(machine: str, number: int, architecture: int, processes: bool) -> int:
+def error(number: int) -> int:
+    return 0x00050000 | number
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+@pytest.mark.parametrize(
+    ("call", "arguments", "expected"),
+    [
+        ("clone", [17], ALLOW),
+        ("clone", [0x3D0F00], ALLOW),  # the flags of pthread_create
+        ("clone", [0x3D0F00 & ~0x400], error(errno.ENOSYS)),
+        ("mmap", [0, 4096, 3, 0x22], ALLOW),
+        ("mmap", [0, 1 << 21, 3, 0x40022], error(errno.ENOMEM)),
+        ("fcntl", [3, 1032], ALLOW),
+        ("fcntl", [3, 1031, 1 << 20], error(errno.EPERM)),
+        ("splice", [3, 0, 4], error(errno.EINVAL)),
+        ("prlimit64", [0, 7], ALLOW),
+        ("prlimit64", [1, 7], error(errno.EPERM)),
+        ("setsockopt", [3, 1, 2], ALLOW),
+        ("setsockopt", [3, 6, 7], ALLOW),  # of TCP
+        ("setsockopt", [3, 1, 7], error(0)),
+        ("setsockopt", [3, 1, 33], error(0)),
+        ("setsockopt", [3, 1, 26], error(errno.ENOPROTOOPT)),
+        ("socketpair", [1, 1, 0], ALLOW),
+        ("socketpair", [30, 1, 0], error(errno.EAFNOSUPPORT)),
+        ("socket", [1, 1, 0], ALLOW),
+        ("socket", [10, 2, 17], ALLOW),
+        ("socket", [2, 1, 262], error(errno.EPROTONOSUPPORT)),  # MPTCP
+        ("socket", [16, 3, 0], ALLOW),
+        ("socket", [16, 3, 4], error(errno.EPROTONOSUPPORT)),
+        ("socket", [38, 5, 0], error(errno.EAFNOSUPPORT)),  # AF_ALG
+        ("socket", [40, 1, 0], error(errno.EAFNOSUPPORT)),  # AF_VSOCK
+    ],
+)
+def test_the_filter_judges_arguments(machine, call, arguments, expected):
+    number = _OF_RULES[machine][call]
+    assert verdict(machine, number, _ARCHITECTURE[machine], True, arguments) == expected
+
+
+def verdict(
+    machine: str, number: int, architecture: int, processes: bool, arguments: Sequence[int] = (0, 0, 0, 0)
+) -> int:
     """Return the filter's action, by interpreting its BPF program."""
     steps = list(struct.iter_unpack("=HBBI", filter_program(machine, processes=processes)))
+    loaded = {0: number, 4: architecture, **{16 + 8 * index: value for index, value in enumerate(arguments)}}
     position, value = 0, 0
     while True:
         code, yes, no, operand = steps[position]
@@ -175,6 +221,10 @@ def verdict(machine: str, number: int, architecture: int, processes: bool) -> in
         if code == 0x06:
             return operand
         if code == 0x20:
-            value = {0: number, 4: architecture}[operand]
+            value = loaded[operand]
+        elif code == 0x54:
+            value &= operand
+        elif code == 0x05:
+            position += operand
         else:
             position += yes if (value == operand if code == 0x15 else value >= operand) else no

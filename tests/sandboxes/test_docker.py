@@ -156,3 +156,29 @@ def test_next_owner_removes_containers_of_a_killed_one(engine):
     assert left in names(engine)
     with DockerHost(docker_host=engine):
         assert names(engine) == []
+
+
+ECHO = """
+import sys
+for line in iter(sys.stdin.readline, ""):
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print("done", flush=True)
+    print(line.upper(), end="", flush=True)
+"""
+
+
+def test_a_program_answers_cases(sandbox):
+    write_file(sandbox, "/tmp/echo.py", ECHO.encode())
+    done = sandbox.answer_cases("python3 /tmp/echo.py", ["a", "b" * 99_999], timeout_s=30, most_bytes=1 << 20, env={})
+    assert (done.outputs, done.fault) == (["A", "B" * 99_999], None)
+    assert len(done.times) == 2
+    assert alone(sandbox)
+
+
+def test_a_program_that_does_not_answer_is_killed(sandbox):
+    done = sandbox.answer_cases("sleep 77 & sleep 88", ["a"], timeout_s=1, most_bytes=1000, env={})
+    assert (done.fault, done.returncode) == ("its time of 1.0 s was over", 124)
+    assert alone(sandbox)
+    lost = sandbox.answer_cases("exit 3", ["a"], timeout_s=9, most_bytes=1000, env={})
+    assert lost.fault == "it ended: return code 3"

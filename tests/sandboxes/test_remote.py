@@ -39,6 +39,28 @@ def done(**more):
     return 200, json.dumps({"output": "out\n", "returncode": 0, **more}).encode()
 
 
+def test_a_service_without_cases_is_refused_in_one_line():
+    server, _ = raw([(200, STARTED), (404, b'{"detail": "Not Found"}')])
+    with server, RemoteHost(address(server)) as host:
+        sandbox = host.start(SandboxSpec(image="i"))
+        with pytest.raises(SandboxError, match="cannot grade problems with worker_command") as caught:
+            sandbox.answer_cases("true", ["a"], timeout_s=1, most_bytes=10, env={})
+        assert caught.value.type == "no_cases"
+
+
+@pytest.mark.parametrize(
+    ("answer", "cases"), [((404, b"{}"), False), ((200, b"{}"), False), ((200, b'{"cases": true}'), True)]
+)
+def test_a_service_tells_whether_its_sandboxes_answer_cases(answer, cases):
+    with RawServer(lambda headers, body: answer) as server, RemoteHost(address(server)) as host:
+        assert (host.cases_fault() is None) == cases
+
+
+def test_a_service_that_is_not_there_yet_is_no_fault():
+    with RemoteHost("127.0.0.1:1") as host:
+        assert host.cases_fault() is None
+
+
 def test_another_service_is_understood():
     server, sent = raw([(200, STARTED), done()])
     spec = SandboxSpec(image="i", cwd="/app", env={"A": "1"}, timeout_s=2.5)

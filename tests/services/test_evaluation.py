@@ -21,7 +21,26 @@ pytestmark = pytest.mark.slow
 SLOW = "import time\n\n\ndef double(number):\n    time.sleep(0.4)\n    return 2 * number\n"
 FAST = "def double(number):\n    return 2 * number\n"
 TEST = "from double import double\n\nassert double(3) == 6\nassert double(-1) == -2\nprint('2 passed')\n"
-BENCHMARK = "import os\n\nfrom double import double\n\nprint(double(int(os.environ['BENCH_SEED'])))\n"
+INPUTS = (
+    "import os\n\nprint(int(os.environ['BENCH_SEED']) % 1000)\nprint(-1 if os.environ['BENCH_PART'] == 'edge' else 7)\n"
+)
+WORKER = """\
+import os
+import sys
+
+out = os.fdopen(os.dup(1), "wb", 0)
+os.dup2(2, 1)
+
+from double import double
+
+for line in iter(sys.stdin.readline, ""):
+    number = int(line)
+    out.write(b"ready\\n")
+    assert sys.stdin.readline() == "go\\n"
+    result = double(number)
+    out.write(b"done\\n")
+    out.write(b"%d\\n" % result)
+"""
 
 PROBLEM = {
     "instance_id": "double",
@@ -29,7 +48,8 @@ PROBLEM = {
     "image_name": "double",
     "path_in_repo": "double.py",
     "test_command": "python3 test.py",
-    "benchmark_command": "python3 benchmark.py",
+    "inputs_command": "python3 inputs.py",
+    "worker_command": "python3 worker.py",
     "timeout_s": 30,
 }
 # What is tested hangs in one process that can be found.
@@ -43,7 +63,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluation")
     image = folder / "images" / "double"
     image.mkdir(parents=True)
-    for name, text in {"double.py": SLOW, "test.py": TEST, "benchmark.py": BENCHMARK}.items():
+    for name, text in {"double.py": SLOW, "test.py": TEST, "inputs.py": INPUTS, "worker.py": WORKER}.items():
         (image / name).write_text(text)
     (folder / "problems.jsonl").write_text("".join(json.dumps(problem) + "\n" for problem in (PROBLEM, HANGS)))
     return folder

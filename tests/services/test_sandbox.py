@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from rollmill.sandboxes import remote_cases
 from rollmill.sandboxes.sandbox import Limits, SandboxError, SandboxSpec
 from tests.services.running import PLAIN, Service, in_thread, marked, raw_request
 from tests.waiting import wait_until
@@ -56,6 +57,33 @@ def test_a_client_of_the_seeds_is_served(service):
     cleaned = service.ask("/cleanup", {"container_id": started["container_id"], "executable": "docker"})
     assert cleaned.status_code == 200
     assert service.ask("/execute", request).status_code == 404
+
+
+ECHO = 'while read -r case; do echo ready; read -r go; echo done; echo "$case!"; done'
+
+
+def test_cases_are_sent_in_pieces_and_answered_at_the_service(remote, monkeypatch):
+    monkeypatch.setattr(remote_cases, "PIECE_CHARACTERS", 7)
+    sandbox = remote.start(SandboxSpec(image="plain"))
+    cases = [f"case {number}" for number in range(9)]
+    for _ in range(2):
+        done = sandbox.answer_cases(ECHO, cases, timeout_s=30, most_bytes=1000, env={})
+        assert (done.outputs, done.fault) == ([f"{case}!" for case in cases], None)
+        assert len(done.times) == 9
+
+
+def test_fault_of_a_program_at_the_service_is_told(remote):
+    sandbox = remote.start(SandboxSpec(image="plain"))
+    done = sandbox.answer_cases("echo $A >&2; exit 3", ["a"], timeout_s=30, most_bytes=1000, env={"A": "no"})
+    assert (done.fault, done.errors, done.returncode) == ("it ended: return code 3", "no\n", 3)
+
+
+def test_answers_without_cases_are_refused(service, remote):
+    sandbox = remote.start(SandboxSpec(image="plain"))
+    request = {"container_id": sandbox.id, "command": ECHO, "timeout_s": 9}
+    answer = service.ask("/answer_cases", request)
+    assert (answer.status_code, answer.json()) == (400, {"detail": "no cases were sent: send them to /cases"})
+    assert service.ask("/answer_cases", {**request, "most_bytes": 1 << 30}).status_code == 422
 
 
 @pytest.mark.parametrize("path", ["/execute", "/cleanup"])

@@ -215,3 +215,20 @@ def test_places_are_neither_lost_nor_made(host, monkeypatch):
             assert pool._capacity[False]._value == 2
 
     asyncio.run(run())
+
+
+def test_cases_of_all_sandboxes_together_are_bounded(host, monkeypatch):
+    monkeypatch.setattr(pool_module.bounds, "CASES_BYTES", 10)
+    monkeypatch.setattr(pool_module.bounds, "ALL_CASES_BYTES", 15)
+
+    async def run():
+        async with opened_pool(host) as pool:
+            one, other = [await pool.start(PLAIN, stays) for _ in range(2)]
+            pool.keep_cases(one, "x" * 6, first=True)
+            with pytest.raises(InputError, match="more than 10 characters"):
+                pool.keep_cases(one, "x" * 6, first=False)
+            pool.keep_cases(one, "x" * 10, first=True)
+            with pytest.raises(FullError, match="more than 15 characters"):
+                pool.keep_cases(other, "x" * 6, first=True)
+
+    asyncio.run(run())

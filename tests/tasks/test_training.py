@@ -10,7 +10,8 @@ import pytest
 
 from rollmill.errors import InputError
 from rollmill.jobs.evaluation.train_and_evaluate import TrainAndEvaluate
-from tasks.training import check_evaluation, check_server
+from tasks.training import check_evaluation, check_server, check_training
+from tests.gpus import FakeMachine
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +46,33 @@ def test_invalid_evaluation_is_refused_before_the_training(tmp_path: Path, field
     (tmp_path / "h.jsonl").write_text('{"question": "1 + 1", "answer": "2"}\n')
     with pytest.raises(InputError, match=words):
         check_evaluation(make_parameters(tmp_path, **{"held_out": str(tmp_path / "h.jsonl"), **fields}))
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"num_gpus": 3}, "--num_gpus 3: there are 2 GPUs here: give at most 2"),
+        ({"gpu_workers": 3}, "--gpu_workers 3: there are 2 GPUs here: give at most 2"),
+        ({"vllm_args": "-tp 4"}, "--vllm_args: --tensor-parallel-size 4 takes 4 GPUs, and there are 2 GPUs here"),
+    ],
+)
+def test_too_few_gpus_are_refused_before_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], words: str
+) -> None:
+    FakeMachine(tmp_path / "machine", monkeypatch).show_gpus(2)
+    (tmp_path / "h.jsonl").write_text('{"question": "1 + 1", "answer": "2"}\n')
+    with pytest.raises(InputError, match=words):
+        check_evaluation(make_parameters(tmp_path, held_out=str(tmp_path / "h.jsonl"), **fields))
+
+
+def test_finished_training_needs_no_gpus(tmp_path: Path) -> None:
+    parameters = make_parameters(tmp_path, num_gpus=2).training()
+    with pytest.raises(InputError, match="--num_gpus 2: there are 0 GPUs here"):
+        check_training(parameters)
+    finished = Path(__file__).parents[1] / "jobs/training/written_by_1/finished"
+    assert check_training(parameters.model_copy(update={"output_dir": str(finished)})) == ()
+    assert check_training(parameters, "gpus") == ()  # a worker of the cluster checks it
+    assert check_training(None) == ()
 
 
 def test_refused_check_leaves_only_the_quarantine_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from rollmill.generation.sampling import Sampling
 from rollmill.generation.session import PendingRollouts
 from rollmill.generation.tally import RolloutOutcome
 from rollmill.grading.evaluation import Evaluation, Grader
+from rollmill.grading.grader import LocalGrader
 from rollmill.grading.problem import GradedProblem
 from rollmill.inference.answers import Completion
 from rollmill.inference.client import ChatClient
@@ -163,6 +164,8 @@ class AgentRolloutGenerator:
         played: AgentRun | None = None
         try:
             with closing(self._host.start(self._spec(problem))) as sandbox:
+                if isinstance(self._grader, LocalGrader):  # before the agent's work, which could not be graded
+                    self._grader.check(problem, sandbox)
                 played = play(
                     problem, sandbox=sandbox, client=client, model=self._model, settings=self._settings, seed=seed,
                     stop=self._stopping,

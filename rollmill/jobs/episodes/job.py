@@ -38,6 +38,7 @@ from rollmill.jobs.episodes.policy_assignment import (
     policies_identity,
     policies_of,
     policy_trials,
+    served_models,
     serving_cast,
 )
 from rollmill.jobs.episodes.tools import open_tools
@@ -91,6 +92,11 @@ class EpisodesJob(GenerationJob[CollectionOutcome]):
     def slots(self) -> Concurrency:
         """Number of episodes in flight on every worker."""
         return self.parameters.concurrency
+
+    @property
+    def server_models(self) -> list[str]:
+        """The model of each server to start: the base models of the policies."""
+        return [model.path for model in served_models(self.policies, self.parameters)]
 
     @property
     def notes(self) -> list[str]:

@@ -20,7 +20,7 @@ from rollmill.inference.backend import (
 )
 from rollmill.inference.endpoints import Endpoint
 from rollmill.inference.model_identity import model_identity
-from rollmill.inference.multi_server import assign_devices, can_start_together, start_servers
+from rollmill.inference.multi_server import assigned_devices, can_start_together, start_servers
 from rollmill.inference.request_changes import NO_CHANGES, RequestChanges
 from rollmill.inference.server import ServerConfig
 from rollmill.inference.trial import TrialRequest
@@ -113,7 +113,7 @@ def serving_cast(
     """Serve each policy that is a model for the time of the block; yield the served models by policy.
 
     Policies on one base share a server. When `is_given_up()`, the start of servers ends at once, and models may be
-    missing. Raises `ServingError` as `serve_model` does, and `InputError` as `served_models` does.
+    missing. Raises `ServingError` as `serve_model` does, and `InputError` as `served_models` and `assigned_devices` do.
 
     Args:
         parameters: The call's parameters.
@@ -127,17 +127,19 @@ def serving_cast(
     served = _on_running_servers(parameters, specs, endpoint, changes)
     models = served_models(specs, parameters)
     models = [model._replace(log_path=log_of(model.log_path)) for model in models]
-    configs = assign_devices(server or ServerConfig(), len(models))
-    servers = [
-        make_local_server(parameters, model, config, is_given_up=is_given_up)
-        for model, config in zip(models, configs, strict=True)
-    ]
-    clients = [local_client_config(parameters, model, config) for model, config in zip(models, configs, strict=True)]
-    with start_servers(servers, together=can_start_together(configs)):
-        for model, started_server, client in zip(models, servers, clients, strict=True):
-            for name in (model.name, *model.also):
-                served[name] = Served(endpoints=[started_server.endpoint], model=name, client=client)
-        yield served
+    with assigned_devices(server or ServerConfig(), len(models), parameters.vllm_args) as configs:
+        servers = [
+            make_local_server(parameters, model, config, is_given_up=is_given_up)
+            for model, config in zip(models, configs, strict=True)
+        ]
+        clients = [
+            local_client_config(parameters, model, config) for model, config in zip(models, configs, strict=True)
+        ]
+        with start_servers(servers, together=can_start_together(configs)):
+            for model, started_server, client in zip(models, servers, clients, strict=True):
+                for name in (model.name, *model.also):
+                    served[name] = Served(endpoints=[started_server.endpoint], model=name, client=client)
+            yield served
 
 
 def _default_policy(parameters: CollectEpisodes) -> str | None:

@@ -43,7 +43,7 @@ class EvaluationPlacement(PlacementParameters):
         "gpu_workers",
         None,
         group="Hardware",
-        description="Processes on this machine that make rollouts, each with its own server and GPUs; else one server.",
+        description="Processes on this machine that make rollouts, each with its own server; else one, on one GPU.",
     )
 
 

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rollmill.jobs.optimal_sampling.mixture import SAFE_LOG_Z, entropy, refuse_disjoint, refuse_rows, to_full_precision
+from rollmill.jobs.optimal_sampling.mixture import SAFE_LOG_Z, entropy, refuse_disjoint, to_full_precision
+from rollmill.jobs.optimal_sampling.row_checks import IMMEDIATE, RowChecks
 
 METHODS = ("fixed", "kl_symmetry", "reverse_kl_symmetry", "ess_balance", "entropy")
 
@@ -24,6 +25,8 @@ MAX_SQUARED_MEAN = 100
 """Squared mean over variance of x up to which cumulants from moments about 0 keep their digits: no cancellation."""
 FREE_STEPS = 8
 """After this many steps every second one halves the bracket, which bounds the number of steps for any distributions."""
+DEFERRED_STEPS = 5
+"""Steps for all rows where the host does not look which are solved."""
 
 
 class _Cumulants(NamedTuple):
@@ -51,6 +54,8 @@ def compute_alpha(
     method: str = "kl_symmetry",
     fixed_alpha: float = 0.5,
     tol: float = 1e-6,
+    *,
+    checks: RowChecks = IMMEDIATE,
 ) -> Tensor:
     """Compute the weight of pi_theta in q for each row of two [batch, vocabulary] log-probabilities: [batch].
 
@@ -75,6 +80,7 @@ def compute_alpha(
         method: One of the methods above.
         fixed_alpha: The weight for `fixed`, in [0, 1].
         tol: Error of the methods that search a root, above 0.
+        checks: When the host looks at the rows.
     """
     if log_probs_theta.shape != log_probs_t.shape or log_probs_t.ndim != 2:
         raise ValueError(f"{[*log_probs_theta.shape]} and {[*log_probs_t.shape]} are not one shape [batch, vocabulary]")
@@ -86,25 +92,25 @@ def compute_alpha(
     if method == "fixed":
         return log_t.new_full((len(log_t),), fixed_alpha)
     if method == "entropy":
-        return _entropy_share(log_theta, log_t)
+        return _entropy_share(log_theta, log_t, checks)
     if method == "reverse_kl_symmetry":
-        return _reverse_kl_symmetry(log_theta, log_t)
+        return _reverse_kl_symmetry(log_theta, log_t, checks)
     if method == "ess_balance":
-        return _ess_balance(log_theta, log_t, tol)
+        return _ess_balance(log_theta, log_t, tol, checks)
     if method == "kl_symmetry":
-        return _kl_symmetry(log_theta, log_t, tol)
+        return _kl_symmetry(log_theta, log_t, tol, checks)
     raise ValueError(f"alpha method {method!r} is not one of {', '.join(METHODS)}")
 
 
-def _entropy_share(log_theta: Tensor, log_t: Tensor) -> Tensor:
+def _entropy_share(log_theta: Tensor, log_t: Tensor, checks: RowChecks) -> Tensor:
     """Return H_theta / (H_theta + H_t): the less certain distribution gets the higher weight."""
     h_theta, h_t = entropy(log_theta), entropy(log_t)
     total = h_theta + h_t
-    refuse_rows(total.isnan(), "NaN among the log-probabilities")
+    checks.refuse(total.isnan(), "NaN among the log-probabilities")
     return torch.where(total > 0, h_theta / total, 0.5)
 
 
-def _reverse_kl_symmetry(log_theta: Tensor, log_t: Tensor) -> Tensor:
+def _reverse_kl_symmetry(log_theta: Tensor, log_t: Tensor, checks: RowChecks) -> Tensor:
     """Return KL(theta || t) / (KL(theta || t) + KL(t || theta)).
 
     log q = alpha log theta + (1 - alpha) log t - K(alpha) gives KL(theta || q) = (1 - alpha) KL(theta || t) + K(alpha)
@@ -113,21 +119,27 @@ def _reverse_kl_symmetry(log_theta: Tensor, log_t: Tensor) -> Tensor:
     Sinanovic 2001, Symmetrizing the Kullback-Leibler distance). Both distributions are conditioned on the common
     support, without which both sides can be infinite.
     """
-    log_theta, log_t = _condition_on_common_support(log_theta, log_t)
+    log_theta, log_t = _condition_on_common_support(log_theta, log_t, checks)
     x = log_theta - log_t
     forward, backward = (log_theta.exp() * x).sum(-1), (log_t.exp() * x).sum(-1).neg()
     total = forward + backward
     return torch.where(total > _resolution(total), forward / total, 0.5).clamp(0, 1)
 
 
-def _ess_balance(log_theta: Tensor, log_t: Tensor, tol: float) -> Tensor:
+def _ess_balance(log_theta: Tensor, log_t: Tensor, tol: float, checks: RowChecks) -> Tensor:
     """Find the root of log ESS_theta(q) - log ESS_t(q) = K(-alpha) - K(2 - alpha).
 
     This is since sum pi_theta^2 / q = exp(K(alpha) + K(2 - alpha)) and sum pi_t^2 / q = exp(K(alpha) + K(-alpha)). It
     increases, its derivative K'(2 - alpha) - K'(-alpha) being positive as K is convex, from -K(2) <= 0 to K(-1) >= 0:
     one root. Both distributions are conditioned on the common support, without which both ESS can be 0.
+
+    Args:
+        log_theta: Log-probabilities of pi_theta, [batch, vocabulary].
+        log_t: Log-probabilities of pi_t, of the same shape.
+        tol: Error of the root.
+        checks: When the host looks at the rows.
     """
-    log_theta, log_t = _condition_on_common_support(log_theta, log_t)
+    log_theta, log_t = _condition_on_common_support(log_theta, log_t, checks)
     x = log_theta - log_t
 
     def balance(rows: Tensor | None, alpha: Tensor) -> _Taylor:
@@ -136,10 +148,10 @@ def _ess_balance(log_theta: Tensor, log_t: Tensor, tol: float) -> Tensor:
         low, high = _cumulants(*parts, -alpha, stable=True), _cumulants(*parts, 2 - alpha, stable=True)
         return _Taylor(low.k0 - high.k0, high.k1 - low.k1, low.k2 - high.k2, high.k3 - low.k3)
 
-    return _find_root(balance, log_t, tol)
+    return _find_root(balance, log_t, tol, checks)
 
 
-def _kl_symmetry(log_theta: Tensor, log_t: Tensor, tol: float) -> Tensor:
+def _kl_symmetry(log_theta: Tensor, log_t: Tensor, tol: float, checks: RowChecks) -> Tensor:
     """Find the root of D(alpha) = E_q[log pi_t - log pi_theta] = KL(q || pi_theta) - KL(q || pi_t) = -K'(alpha).
 
     D decreases strictly, its derivative being -Var_q(x), and K is minimal at the root, where both KL are -K, the
@@ -150,22 +162,29 @@ def _kl_symmetry(log_theta: Tensor, log_t: Tensor, tol: float) -> Tensor:
     A step is one pass of exp without the shift by the maximum: nothing underflows where K(1/2) > SAFE_LOG_Z, since
     K >= 2 K(1/2) on [0, 1] by convexity. Other rows, those with -inf, and those whose cumulants would cancel come back
     as NaN, and are solved again with shifted sums.
+
+    Args:
+        log_theta: Log-probabilities of pi_theta, [batch, vocabulary].
+        log_t: Log-probabilities of pi_t, of the same shape.
+        tol: Error of the root.
+        checks: When the host looks at the rows.
     """
-    alpha = _find_minimum(log_theta, log_t, tol, stable=False)
+    alpha = _find_minimum(log_theta, log_t, tol, checks, stable=False)
     unsolved = alpha.isnan()
-    if bool(unsolved.any()):
+    if checks.any(unsolved):
         rows = unsolved.nonzero().squeeze(-1)
-        alpha[rows] = _find_minimum(*_on_common_support(log_theta, log_t, rows), tol, stable=True)
+        alpha[rows] = _find_minimum(*_on_common_support(log_theta, log_t, rows), tol, checks, stable=True)
     return alpha
 
 
-def _find_minimum(log_theta: Tensor, log_t: Tensor, tol: float, *, stable: bool) -> Tensor:
+def _find_minimum(log_theta: Tensor, log_t: Tensor, tol: float, checks: RowChecks, *, stable: bool) -> Tensor:
     """Return the minimum of K in (0, 1), [rows]; NaN for a row that needs `stable` sums.
 
     Args:
         log_theta: Log-probabilities of pi_theta, [rows, vocabulary].
         log_t: Log-probabilities of pi_t, of the same shape.
         tol: Error of the result.
+        checks: When the host looks at the rows.
         stable: Whether sums are shifted so that nothing underflows or cancels, which takes longer.
     """
     x = log_theta - log_t
@@ -177,7 +196,7 @@ def _find_minimum(log_theta: Tensor, log_t: Tensor, tol: float, *, stable: bool)
         value = k.k1 if stable else torch.where(is_accurate, k.k1, torch.nan)
         return _Taylor(value, k.k2, k.k3, k.k4)
 
-    return _find_root(slope, log_t, tol)
+    return _find_root(slope, log_t, tol, checks)
 
 
 def _cumulants(log_theta: Tensor, log_t: Tensor, x: Tensor, s: Tensor, *, stable: bool) -> _Cumulants:
@@ -211,7 +230,18 @@ def _moments(terms: Tensor, x: Tensor, z: Tensor) -> tuple[Tensor, ...]:
     return tuple(terms.mul_(x).sum(-1) / z for _ in range(4))
 
 
-def _find_root(function: Callable[[Tensor | None, Tensor], _Taylor], like: Tensor, tol: float) -> Tensor:
+class _Bracket(NamedTuple):
+    """Where the root of each row is looked for: each [rows]."""
+
+    alpha: Tensor
+    """The next place to look."""
+    low: Tensor
+    high: Tensor
+
+
+def _find_root(
+    function: Callable[[Tensor | None, Tensor], _Taylor], like: Tensor, tol: float, checks: RowChecks
+) -> Tensor:
     """Find the root in (0, 1) of one increasing function per row, [batch], within `tol`; NaN where it is not finite.
 
     Householder's method of third order (Newton, Halley, and one derivative more) from 0.5, inside a bracket. Where a
@@ -225,40 +255,89 @@ def _find_root(function: Callable[[Tensor | None, Tensor], _Taylor], like: Tenso
             left out, so that a root does not depend on the rest of the batch.
         like: A tensor with the batch's length, dtype and device.
         tol: Error of the roots.
+        checks: When the host looks which rows are solved.
     """
     precision, resolution = torch.finfo(like.dtype).eps, _resolution(like)
-    alpha = roots = like.new_full((len(like),), 0.5)
-    low, high = torch.zeros_like(alpha), torch.ones_like(alpha)
-    rows: Tensor | None = None
-    step = 0
-    while len(alpha):
-        taylor = function(rows, alpha)
-        # The function increases: its root is above an alpha of negative value, and below one of positive value.
-        low, high = torch.where(taylor.value <= 0, alpha, low), torch.where(taylor.value >= 0, alpha, high)
-        move, difference = _householder(taylor)
-        inside = (alpha - move >= low) & (alpha - move <= high)
-        # A step can stay inside the bracket and yet hardly move; halving it every second time bounds the steps.
-        if step > FREE_STEPS and step % 2:
-            inside = torch.zeros_like(inside)
-        short = (difference <= tol / 10) & (move.abs() <= torch.minimum(alpha, 1 - alpha) / 8)
-        finite = taylor.value.isfinite()
-        # A value that is not finite ends its row, as NaN: `_kl_symmetry` solves such rows again with stable sums.
-        done = (inside & short) | (high - low <= max(tol, 2 * precision)) | ~finite
-        alpha = torch.where(finite, torch.where(inside, alpha - move, (low + high) / 2), torch.nan)
-        # The first pass, at 0.5, finds the flat functions: of distributions that are equal within the precision.
-        if rows is None:
-            flat = (taylor.first <= resolution) & (taylor.value.abs() <= 8 * resolution)
-            alpha, done = torch.where(flat, 0.5, alpha), done | flat
-            roots = alpha
-        else:
-            roots[rows] = alpha
-        # Continue with the open rows alone: each pass costs an exp over the whole vocabulary for each of them.
-        open_rows = (~done).nonzero().squeeze(-1)
-        rows = open_rows if rows is None else rows[open_rows]
-        alpha, low, high = alpha[open_rows], low[open_rows], high[open_rows]
-        step += 1
+    middle = like.new_full((len(like),), 0.5)
+    # The first pass, at 0.5, finds the flat functions: of distributions that are equal within the precision.
+    taylor = function(None, middle)
+    bracket, done = _narrow(taylor, _Bracket(middle, torch.zeros_like(middle), torch.ones_like(middle)), 0, tol)
+    flat = (taylor.first <= resolution) & (taylor.value.abs() <= 8 * resolution)
+    bracket = bracket._replace(alpha=torch.where(flat, 0.5, bracket.alpha))
+    solve = _solve_all_rows if checks.deferred else _solve_open_rows
+    roots = solve(function, bracket, done | flat, tol, checks)
     # Strictly inside (0, 1): at the ends q would no longer be limited to the common support.
     return roots.clamp(precision, 1 - precision)
+
+
+def _solve_open_rows(
+    function: Callable[[Tensor | None, Tensor], _Taylor], bracket: _Bracket, done: Tensor, tol: float, _: RowChecks
+) -> Tensor:
+    """Take steps with the rows that are not solved, until all are; return the roots [batch].
+
+    Args:
+        function: As in `_find_root`.
+        bracket: After the first step.
+        done: Mask of the rows that are solved, [batch].
+        tol: Error of the roots.
+    """
+    roots, step = bracket.alpha, 1
+    rows = open_rows = (~done).nonzero().squeeze(-1)
+    while len(rows):
+        # Continue with the open rows alone: each pass costs an exp over the whole vocabulary for each of them.
+        bracket = _Bracket(*(part[open_rows] for part in bracket))
+        bracket, done = _narrow(function(rows, bracket.alpha), bracket, step, tol)
+        roots[rows] = bracket.alpha
+        open_rows = (~done).nonzero().squeeze(-1)
+        rows = rows[open_rows]
+        step += 1
+    return roots
+
+
+def _solve_all_rows(
+    function: Callable[[Tensor | None, Tensor], _Taylor], bracket: _Bracket, done: Tensor, tol: float, checks: RowChecks
+) -> Tensor:
+    """Take `DEFERRED_STEPS` steps with all rows, and mark those that need more; return the roots [batch].
+
+    Args:
+        function: As in `_find_root`.
+        bracket: After the first step.
+        done: Mask of the rows that are solved, [batch].
+        tol: Error of the roots.
+        checks: Gets the mask of the rows that are not solved.
+    """
+    roots = bracket.alpha
+    for step in range(1, DEFERRED_STEPS):
+        bracket, now_done = _narrow(function(None, bracket.alpha), bracket, step, tol)
+        # A row that is solved keeps its root: a step more would change its last bits.
+        roots, done = torch.where(done, roots, bracket.alpha), done | now_done
+    checks.any(~done)
+    return roots
+
+
+def _narrow(taylor: _Taylor, bracket: _Bracket, step: int, tol: float) -> tuple[_Bracket, Tensor]:
+    """Take one step of `_find_root`; return the narrower bracket and the mask of the rows for which it was the last.
+
+    Args:
+        taylor: The function at the bracket's alpha.
+        bracket: Before the step.
+        step: Number of steps before this one.
+        tol: Error of the roots.
+    """
+    alpha, low, high = bracket
+    # The function increases: its root is above an alpha of negative value, and below one of positive value.
+    low, high = torch.where(taylor.value <= 0, alpha, low), torch.where(taylor.value >= 0, alpha, high)
+    move, difference = _householder(taylor)
+    inside = (alpha - move >= low) & (alpha - move <= high)
+    # A step can stay inside the bracket and yet hardly move; halving it every second time bounds the steps.
+    if step > FREE_STEPS and step % 2:
+        inside = torch.zeros_like(inside)
+    short = (difference <= tol / 10) & (move.abs() <= torch.minimum(alpha, 1 - alpha) / 8)
+    finite = taylor.value.isfinite()
+    # A value that is not finite ends its row, as NaN: `_kl_symmetry` solves such rows again with stable sums.
+    done = (inside & short) | (high - low <= max(tol, 2 * torch.finfo(alpha.dtype).eps)) | ~finite
+    alpha = torch.where(finite, torch.where(inside, alpha - move, (low + high) / 2), torch.nan)
+    return _Bracket(alpha, low, high), done
 
 
 def _householder(taylor: _Taylor) -> tuple[Tensor, Tensor]:
@@ -291,16 +370,16 @@ def _on_common_support(log_theta: Tensor, log_t: Tensor, rows: Tensor) -> tuple[
     """
     log_theta, log_t = log_theta[rows], log_t[rows]
     common = (log_theta > -torch.inf) & (log_t > -torch.inf)
-    refuse_rows((log_theta + log_t).isnan().any(-1), "NaN among the log-probabilities", rows)
+    IMMEDIATE.refuse((log_theta + log_t).isnan().any(-1), "NaN among the log-probabilities", rows)
     refuse_disjoint(~common.any(-1), rows)
     negligible = torch.finfo(log_t.dtype).min / 8
     return torch.where(common, log_theta, negligible), torch.where(common, log_t, negligible)
 
 
-def _condition_on_common_support(log_theta: Tensor, log_t: Tensor) -> tuple[Tensor, Tensor]:
+def _condition_on_common_support(log_theta: Tensor, log_t: Tensor, checks: RowChecks) -> tuple[Tensor, Tensor]:
     """Condition both distributions on the common support: normalise rows again where it is not the whole vocabulary."""
     finite = ((log_theta > -torch.inf) & (log_t > -torch.inf)).all(-1)
-    if bool(finite.all()):
+    if not checks.any(~finite):
         return log_theta, log_t
     rows = (~finite).nonzero().squeeze(-1)
     theta, t = _on_common_support(log_theta, log_t, rows)

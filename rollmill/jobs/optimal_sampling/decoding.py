@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 
 from rollmill.errors import InputError, RunStoppedError
+from rollmill.jobs.optimal_sampling.captured_passes import cuda_passes
+from rollmill.jobs.optimal_sampling.device_copy import upload
 from rollmill.jobs.optimal_sampling.network import Network
 from rollmill.jobs.optimal_sampling.pair import Pair
 from rollmill.jobs.optimal_sampling.samples import Decoded, SampleRequest
@@ -62,6 +64,7 @@ class Decoder:
         check_setting(max_new_tokens >= 1, "max_new_tokens", max_new_tokens, "1 or more")
         self.pair, self.batch_size, self.max_new_tokens = pair, batch_size, max_new_tokens
         self._sampler = TokenSampler(**sampling, excluded=pair.excluded)
+        self._sampler.passes = cuda_passes(pair.device, "the draw")
 
     def decode(self, samples: Iterable[SampleRequest]) -> Iterator[Decoded]:
         """Generate every sample; yield each when it is complete.
@@ -113,8 +116,8 @@ class Decoder:
     def _reset(self) -> None:
         for network in self.pair.networks:
             network.reset(self._min_rows(network))
-        if self.pair.device.type == "cuda":
-            torch.cuda.empty_cache()
+        if any(network.device.type == "cuda" for network in self.pair.networks):
+            torch.cuda.empty_cache()  # of all GPUs
 
     def _min_rows(self, network: Network) -> list[str]:
         """Return the adapters of the rows that every pass has at least, idle or not: those of a full batch.
@@ -123,7 +126,7 @@ class Decoder:
         number of several.
         """
         adapters = [side.adapter for side in (self.pair.theta, self.pair.t) if side.network is network]
-        if self.pair.device.type == "cpu":
+        if network.device.type == "cpu":
             return [*dict.fromkeys(adapters)] * 2
         return adapters * self.batch_size
 
@@ -189,7 +192,7 @@ class Decoder:
             rows_t = [rows_theta[index] for index in indices]
             theta = logits[: len(sequences)]
             # The same tensor, not a copy, where all rows are shared: the sampler then computes one distribution.
-            t = logits[indices] if any(needs_row) else theta
+            t = _take_rows(logits, indices) if any(needs_row) else theta
         # Not strict: behind theta's rows, `rows_theta` has t's where one set of weights has both.
         for sequence, row_theta, row_t in zip(sequences, rows_theta, rows_t, strict=False):
             sequence.rows = row_theta, row_t
@@ -202,8 +205,8 @@ class Decoder:
             tokens = {row: sequence.tokens[-1] for sequence in active for row in self._rows(sequence, network)}
             logits.append(network.advance(tokens))
         rows_theta, rows_t = ([sequence.rows[side] for sequence in active] for side in (0, 1))
-        theta = logits[0][rows_theta]
-        return theta, theta if self.pair.shared and rows_theta == rows_t else logits[-1][rows_t]
+        theta = _take_rows(logits[0], rows_theta)
+        return theta, theta if self.pair.shared and rows_theta == rows_t else _take_rows(logits[-1], rows_t)
 
     def _rows(self, sequence: _ActiveSequence, network: Network) -> set[int]:
         """Return the rows that a sequence has in a network: one, or two where both models share it."""
@@ -221,7 +224,8 @@ class Decoder:
         """Draw one token of q for each sequence."""
         size = self.pair.vocabulary
         theta = logits_theta[:, :size]
-        t = theta if logits_t is logits_theta else logits_t[:, :size]
+        # Of a model on another device, logits come over in one copy.
+        t = theta if logits_t is logits_theta else logits_t[:, :size].to(theta.device, non_blocking=True)
         uniforms = [sequence.uniforms[len(sequence.tokens)] for sequence in sequences]
         try:
             step = self._sampler.draw(theta, t, uniforms)
@@ -249,6 +253,10 @@ class Decoder:
             diagnostics = by_field(sequence.diagnostics)
             done.append(Decoded(sequence.request.key, sequence.tokens, reason, diagnostics, sequence.logprobs))
         active[:] = unfinished
+
+
+def _take_rows(logits: Tensor, rows: list[int]) -> Tensor:
+    return logits.index_select(0, upload(rows, torch.long, logits.device))
 
 
 class _RequestQueue:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -19,8 +19,9 @@ from rollmill.generation.worker_session import IsGivenUp
 from rollmill.inference.adapter import ADAPTER_CONFIG, Runner, read_adapter
 from rollmill.inference.machine import has_accelerator
 from rollmill.inference.model_identity import model_identity
+from rollmill.inference.placement import Placement
 from rollmill.jobs.optimal_sampling.datasets import load_data_set, response_column
-from rollmill.jobs.optimal_sampling.device_env import environments
+from rollmill.jobs.optimal_sampling.device_env import check_torch, place_processes
 from rollmill.jobs.optimal_sampling.hint import Hint
 from rollmill.jobs.optimal_sampling.outcome import SamplingOutcome, write_samples
 from rollmill.jobs.optimal_sampling.parameters import OptimalSampling
@@ -125,9 +126,15 @@ class OptimalSamplingJob(GenerationJob[SamplingOutcome]):
         """Return the scheduler that cuts the rows into shards."""
         return RowScheduler(run, progress, self.parameters, self.hint if self.parameters.hint else None)
 
-    def worker_environments(self, services: Services) -> list[dict[str, str]]:
-        """Return the variables to set for each process. Raises `InputError` as `environments` does."""
-        return environments(self.parameters)
+    def placement(self, services: Services, environment: Mapping[str, str] | None = None) -> Placement:
+        """Return the GPU of each process. Raises `InputError` as `place_processes` does."""
+        return place_processes(self.parameters, environment)
+
+    def worker_environments(self, services: Services) -> Sequence[Mapping[str, str]]:
+        """Return the variables to set for each process. Raises `InputError` as `placement` and `check_torch` do."""
+        environments = super().worker_environments(services)
+        check_torch(self.parameters)
+        return environments
 
     def make_shard(
         self,

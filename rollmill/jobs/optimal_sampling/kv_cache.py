@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from rollmill.jobs.optimal_sampling.device_copy import upload
+
 _STEP = 64
 """Rows have capacity for, and attend to, a multiple of this many positions: so they are rarely copied to grow."""
 
@@ -104,7 +106,8 @@ def _copy_rows(old: Tensor, keep: Tensor, rows: int, capacity: int) -> Tensor:
 class RowCache(Cache):
     """A transformers `Cache` of rows with different lengths, for models whose layers all attend to the whole row.
 
-    Each forward pass is announced: `fill` before a prefill pass, `extend` before a pass of one token for every row.
+    Each forward pass is announced: `fill` before a prefill pass; `extend`, then `attend`, before a pass of one token
+    for every row.
     Memory: rows x the longest row's length, rounded up to a multiple of 64.
     """
 
@@ -123,6 +126,8 @@ class RowCache(Cache):
         """Tokens of each row; 0 where the row is free."""
         self.capacity = 0
         """Positions of each row."""
+        self.arrangement = 0
+        """Number of times that the layers' tensors were replaced."""
         self.prefilled: Tensor | None = None
         """Indices of the rows that this pass prefills; None for a decoding pass."""
         self.width = 1
@@ -141,11 +146,11 @@ class RowCache(Cache):
         for row, length in zip(rows, lengths, strict=True):
             self.lengths[row] = length
         self._arrange(list(range(row_count)), row_count)
-        self.prefilled = torch.tensor(rows, device=self.device)
+        self.prefilled = upload(rows, torch.long, self.device)
         return rows
 
     def extend(self) -> Tensor:
-        """Lengthen every row by one token; return the attention mask, that token included: [rows, width].
+        """Lengthen every row by one token; return its position in each row: [rows].
 
         Free rows stay without tokens.
         """
@@ -157,10 +162,13 @@ class RowCache(Cache):
         self.width = min(-(-longest // _STEP) * _STEP, self._window or sys.maxsize)
         self._arrange(list(range(before)), before)
         self.prefilled = None
-        self.positions = torch.tensor(positions, device=self.device)
-        self.row_indices = torch.arange(len(positions), device=self.device)
+        return upload(positions, torch.long, self.device)
+
+    def attend(self, positions: Tensor) -> Tensor:
+        """Prepare a pass of one token for every row at these positions; return its attention mask [rows, width]."""
+        self.positions = positions
         # A free row attends to position 0, which it writes itself: softmax over nothing would be NaN.
-        return torch.arange(self.width, device=self.device) <= self.positions[:, None]
+        return torch.arange(self.width, device=self.device) <= positions[:, None]
 
     def release(self, rows: Sequence[int]) -> None:
         """Free the rows of sequences that have ended."""
@@ -189,7 +197,9 @@ class RowCache(Cache):
             capacity = -(-longest // _STEP) * _STEP
         if capacity == self.capacity and keep == list(range(row_count)) and len(self.lengths) == row_count:
             return
-        index = torch.tensor(keep, dtype=torch.long, device=self.device)
+        self.arrangement += 1
+        self.row_indices = torch.arange(len(self.lengths), device=self.device)
+        index = upload(keep, torch.long, self.device)
         for layer in self._layers:
             layer.arrange(index, len(self.lengths), capacity)
         self.capacity = capacity

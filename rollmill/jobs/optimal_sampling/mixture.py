@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rollmill.jobs.optimal_sampling.row_checks import IMMEDIATE, RowChecks
+
 
 class TokenDiagnostics(NamedTuple):
     """Diagnostics of one decoding step; each is [batch] float32."""
@@ -47,26 +49,24 @@ def to_full_precision(*log_p: Tensor) -> tuple[Tensor, ...]:
     )
 
 
-def refuse_rows(bad: Tensor, reason: str, rows: Tensor | None = None) -> None:
-    """Raise `ValueError` with the number of the first bad row, if there is one.
-
-    `bad` is a mask, [n]; `rows` are the numbers of its rows in the batch, None where it has all of them.
-    """
-    if bool(bad.any()):
-        first = bad.nonzero()[0, 0]
-        raise ValueError(f"row {int(first if rows is None else rows[first])}: {reason}")
-
-
 def refuse_disjoint(bad: Tensor, rows: Tensor | None = None) -> None:
-    """Raise `ValueError` for rows whose two distributions have no token in common; arguments as in `refuse_rows`."""
-    refuse_rows(bad, "no token has a probability under both theta and t", rows)
+    """Raise `ValueError` for rows whose two distributions have no token in common; see `ImmediateChecks.refuse`."""
+    IMMEDIATE.refuse(bad, "no token has a probability under both theta and t", rows)
 
 
-def log_mixture(log_theta: Tensor, log_t: Tensor, alpha: Tensor | float) -> tuple[Tensor, Tensor]:
+def log_mixture(
+    log_theta: Tensor, log_t: Tensor, alpha: Tensor | float, *, checks: RowChecks = IMMEDIATE
+) -> tuple[Tensor, Tensor]:
     """Compute log q_alpha [B, V], normalised, and log Z(alpha) [B]: Z is the sum of pi_theta^alpha * pi_t^(1 - alpha).
 
     For 0 < alpha < 1, q has the common support. Alpha 0 and 1 give pi_t and pi_theta, bit for bit, and log Z 0. Raises
     `ValueError`, with the row's number, where there is no common support or NaN, or alpha is not in [0, 1].
+
+    Args:
+        log_theta: Log-probabilities of pi_theta, [B, V].
+        log_t: Log-probabilities of pi_t, [B, V].
+        alpha: The weight of pi_theta, [B] or one for all rows.
+        checks: When the host looks at the rows.
     """
     log_theta, log_t = to_full_precision(log_theta, log_t)
     weight = torch.as_tensor(alpha, dtype=log_t.dtype, device=log_t.device).expand(len(log_t))
@@ -74,7 +74,7 @@ def log_mixture(log_theta: Tensor, log_t: Tensor, alpha: Tensor | float) -> tupl
     log_z = log_q.exp().sum(-1).log()
     # NaN compares as False: such rows take the slow path, which raises for them.
     plain = (weight > 0) & (weight < 1) & (log_z > SAFE_LOG_Z)
-    if not bool(plain.all()):
+    if checks.any(~plain):
         rows = (~plain).nonzero().squeeze(-1)
         exact, log_z[rows] = _stable_mixture(log_theta[rows], log_t[rows], weight[rows], rows)
         return log_q.sub_(log_z.unsqueeze(-1)).index_copy_(0, rows, exact), log_z
@@ -90,8 +90,8 @@ def _stable_mixture(log_theta: Tensor, log_t: Tensor, weight: Tensor, rows: Tens
         weight: The weight of pi_theta, [rows].
         rows: Numbers of the rows in the batch, for errors.
     """
-    refuse_rows(~((weight >= 0) & (weight <= 1)), "alpha is not in [0, 1]", rows)
-    refuse_rows((log_theta + log_t).isnan().any(-1), "NaN among the log-probabilities", rows)
+    IMMEDIATE.refuse(~((weight >= 0) & (weight <= 1)), "alpha is not in [0, 1]", rows)
+    IMMEDIATE.refuse((log_theta + log_t).isnan().any(-1), "NaN among the log-probabilities", rows)
     column = weight.unsqueeze(-1)
     common = (log_theta > -torch.inf) & (log_t > -torch.inf)
     log_q = torch.where(common, torch.lerp(log_t, log_theta, column), -torch.inf)
@@ -117,7 +117,8 @@ def _kl(q: Tensor, log_q: Tensor, log_p: Tensor) -> Tensor:
     """Compute KL(q || p) [B] with q = exp(log_q) given."""
     difference = log_q - log_p
     divergence = _expected(q, difference)
-    if bool(divergence.isnan().any()):  # 0 * -inf, or -inf - -inf, of tokens that q lacks: these count 0
+    # 0 * -inf, or -inf - -inf, of tokens that q lacks: these count 0. Only on a CPU is it cheap to look for them first.
+    if not q.is_cpu or bool(divergence.isnan().any()):
         divergence = _expected(q, torch.where((q == 0) & ~difference.isfinite(), 0, difference))
     return divergence.clamp_min(0)
 
@@ -138,7 +139,7 @@ def _log_inverse_ess(log_q: Tensor, log_p: Tensor) -> Tensor:
     """Compute log sum(p^2 / q) [B], which is log ESS with the sign changed."""
     terms = torch.lerp(log_q, log_p, 2.0)  # 2 log p - log q
     log_sum = terms.exp().sum(-1).log()
-    if bool(log_sum.isfinite().all()):
+    if log_q.is_cpu and bool(log_sum.isfinite().all()):  # elsewhere a look costs more than the other path
         return log_sum
     return torch.where(log_sum.isfinite(), log_sum, torch.where(log_p == -torch.inf, -torch.inf, terms).logsumexp(-1))
 

@@ -66,6 +66,8 @@ class OptimalSamplingModel:
         fixed_alpha: Alpha of the method `fixed`, in [0, 1].
         alpha_tol: Error of the methods that search a root, above 0.
         device: Device of torch, such as `cuda:1`; None for a GPU where there is one.
+        device_t: Device of pi_t, if it is another one; None for the same, or, without `device`, for the second of
+            several GPUs where the models have weights of their own.
         dtype: Dtype of the weights; None for bfloat16 on a GPU, float32 on a CPU.
         adapter_theta: Directory of a LoRA adapter on the policy.
         adapter_t: Directory of a LoRA adapter on the target model.
@@ -86,6 +88,7 @@ class OptimalSamplingModel:
         device: str | None = None,
         dtype: str | torch.dtype | None = None,
         *,
+        device_t: str | None = None,
         adapter_theta: str | None = None,
         adapter_t: str | None = None,
         batch_size: int = 8,
@@ -115,9 +118,11 @@ class OptimalSamplingModel:
         self.spec = spec
         self.pair: Pair | VllmPair
         if backend == "vllm":
-            self.pair = VllmPair(spec, device=device, dtype=dtype, batch_size=batch_size, arguments=vllm_args)
+            self.pair = VllmPair(
+                spec, device=device or device_t, dtype=dtype, batch_size=batch_size, arguments=vllm_args
+            )
         else:
-            self.pair = load_pair(spec, device=device, dtype=dtype)
+            self.pair = load_pair(spec, device=device, device_t=device_t, dtype=dtype)
 
     def __enter__(self) -> Self:
         return self

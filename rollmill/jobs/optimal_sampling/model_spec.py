@@ -172,3 +172,10 @@ def _configuration(base: str) -> Any:
 def logits_of(base: str) -> int:
     """Return the number of logits of a model, often above its tokenizer's. Raises `InputError` without a config."""
     return int(_configuration(base).get_text_config(decoder=True).vocab_size)
+
+
+def context_of(base: str) -> int | None:
+    """Return a model's context in tokens, RoPE scaling included; None where its config does not have it."""
+    from rollmill.jobs.training.worker import model_length
+
+    return model_length(base)

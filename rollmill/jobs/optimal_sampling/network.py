@@ -15,6 +15,8 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from rollmill.errors import InputError
+from rollmill.jobs.optimal_sampling.captured_passes import cuda_passes
+from rollmill.jobs.optimal_sampling.device_copy import upload
 from rollmill.jobs.optimal_sampling.kv_cache import RowCache
 
 BASE = "__base__"
@@ -42,6 +44,11 @@ class Network:
         self.ids: int = model.get_output_embeddings().weight.shape[0]
         """Number of logits."""
         self._layers, self.context_length, self._window = _read_limits(model, name)
+        # From a mask of rows, transformers makes that of all heads itself, and first looks whether it hides anything:
+        # then the host waits, and another kernel runs for a batch that happens to fill its width.
+        self._takes_whole_mask = model.config.get_text_config(decoder=True)._attn_implementation == "sdpa"
+        # PEFT picks the rows of each adapter on the host.
+        self._passes = None if mixed else cuda_passes(self.device, name)
         self.reset()
 
     def reset(self, least: Sequence[str] = ()) -> None:
@@ -52,6 +59,8 @@ class Network:
         self._min_adapters = Counter(least)
         self._cache = RowCache(self._layers, self.device, least_rows=len(least), window=self._window)
         self._adapters: list[str] = []
+        self._arrangement = -1
+        """The cache's, for which passes are captured."""
 
     def admit(self, prompts: Sequence[Sequence[int]], adapters: Sequence[str]) -> tuple[list[int], Tensor]:
         """Prefill prompts in one pass, each with its adapter; return their rows, and the logits after them [n, ids]."""
@@ -62,8 +71,8 @@ class Network:
             self._adapters[row] = adapter
         longest = max(len(prompt) for prompt in prompts)
         # Right-padded: causal attention keeps the prompts' tokens from seeing the padding, so that no mask is needed.
-        padded = torch.tensor([[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts], device=self.device)
-        last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=self.device)
+        padded = upload([[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts], torch.long, self.device)
+        last = upload([len(prompt) - 1 for prompt in prompts], torch.long, self.device)
         indices = torch.arange(len(prompts), device=self.device)
         with self._last_logits_only(indices, last):
             positions = torch.arange(longest, device=self.device).expand(len(prompts), -1)
@@ -74,14 +83,36 @@ class Network:
         return rows, logits[indices, last] if logits.shape[1] > 1 else logits[:, 0]
 
     def advance(self, tokens: Mapping[int, int]) -> Tensor:
-        """Append a token to each of these rows; return the logits of all rows, idle ones included: [rows, ids]."""
-        mask = self._cache.extend()
+        """Append a token to each of these rows; return the logits of all rows, idle ones included: [rows, ids].
+
+        The next call may overwrite them.
+        """
+        positions = self._cache.extend()
         rows = len(self._cache.lengths)
         # Idle rows take the adapters that are missing: PEFT's kernels depend on the number of rows of each adapter.
         idle = (self._min_adapters - Counter(self._adapters[row] for row in tokens)).elements()
         self._adapters = [self._adapters[row] if row in tokens else next(idle, BASE) for row in range(rows)]
-        last_tokens = torch.tensor([[tokens.get(row, 0)] for row in range(rows)], device=self.device)
-        return self._forward(last_tokens, self._cache.positions[:, None], mask, self._adapters)[:, 0]
+        last_tokens = upload([[tokens.get(row, 0)] for row in range(rows)], torch.long, self.device)
+        if self._passes is None:
+            return self._decode(last_tokens, positions)
+        if self._arrangement != self._cache.arrangement:
+            self._passes.clear()
+            self._arrangement = self._cache.arrangement
+        return self._passes.run(self._cache.width, self._decode, last_tokens, positions)
+
+    def _decode(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Run a pass of one token of every row; return the logits [rows, ids].
+
+        What it reads and writes besides its arguments depends on the cache's arrangement and width alone.
+
+        Args:
+            tokens: [rows, 1].
+            positions: Position of each token, [rows].
+        """
+        mask = self._cache.attend(positions)
+        if self._takes_whole_mask:
+            mask = mask[:, None, None, :]
+        return self._forward(tokens, positions[:, None], mask, self._adapters)[:, 0]
 
     def release(self, rows: Sequence[int]) -> None:
         """Free the rows of sequences that have ended."""
@@ -100,7 +131,8 @@ class Network:
         Args:
             ids: Token ids, [rows, tokens].
             positions: Position of each token, [rows, tokens].
-            mask: Positions that each row attends to, [rows, width]; None for causal attention to its own tokens.
+            mask: Positions that each row attends to, [rows, width] or [rows, 1, 1, width]; None for causal attention to
+                its own tokens.
             adapters: Adapter of each row.
         """
         # In place: the hooks of PEFT's layers refer to this list.

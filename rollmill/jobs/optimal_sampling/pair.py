@@ -48,6 +48,7 @@ class Pair:
     end_tokens: frozenset[int]
     """Token ids that end an answer, of either model."""
     device: torch.device
+    """Device of pi_theta, where q is computed; pi_t may be on another one."""
     used: dict[str, Any]
     """Hardware and dtype; see `describe_use`."""
     excluded: tuple[int, ...] = ()
@@ -76,43 +77,58 @@ class Pair:
         )
 
 
-def load_pair(spec: PairSpec, *, device: str | None = None, dtype: str | torch.dtype | None = None) -> Pair:
+def load_pair(
+    spec: PairSpec,
+    *,
+    device: str | None = None,
+    device_t: str | None = None,
+    dtype: str | torch.dtype | None = None,
+) -> Pair:
     """Load two models; weights that both share are loaded once.
 
-    `device` None is a GPU where there is one; `dtype` None is bfloat16 there, and float32 on a CPU. Raises `InputError`
-    for what cannot be loaded, also where memory runs out, and as `choose_device` does.
+    Raises `InputError` for what cannot be loaded, also where memory runs out, for a `device_t` of shared weights, and
+    as `choose_device` does.
+
+    Args:
+        spec: The two models.
+        device: Device of pi_theta; None for a GPU where there is one.
+        device_t: Device of pi_t; None for pi_theta's, or for the second GPU where both devices are None, this process
+            sees two GPUs, and the models do not share their weights.
+        dtype: Dtype of the weights; None for bfloat16 on a GPU, float32 on a CPU.
     """
-    torch_device = _device(device)
-    torch_dtype = _dtype(dtype, torch_device)
-    used = describe_use(str(torch_device), str(torch_dtype))
+    devices = _devices(spec, device, device_t)
+    torch_dtype = _dtype(dtype, devices[0])
+    used = _describe(devices, torch_dtype)
     _log.info("loading the models on %s", use_line(used))
     try:
-        return _load_both(spec, torch_device, torch_dtype, used)
+        return _load_both(spec, devices, torch_dtype, used)
     except (RuntimeError, MemoryError, OSError) as error:
         if not is_out_of_memory(error):
             raise
         names = " and ".join(dict.fromkeys((spec.theta.base, spec.t.base)))
-        raise InputError(
-            f"memory ran out while {names} was loaded on {use_line(used)}: {_memory_advice(torch_dtype)}"
-        ) from None
+        has_two = devices[0] != devices[1]
+        advice = _memory_advice(torch_dtype, more_devices=not spec.shared and not has_two and devices[0].type == "cuda")
+        raise InputError(f"memory ran out while {names} was loaded on {use_line(used)}: {advice}") from None
 
 
-def _load_both(spec: PairSpec, device: torch.device, dtype: torch.dtype, used: dict[str, Any]) -> Pair:
+def _load_both(
+    spec: PairSpec, devices: tuple[torch.device, torch.device], dtype: torch.dtype, used: dict[str, Any]
+) -> Pair:
     """Load the weights of both models.
 
     Args:
         spec: The two models.
-        device: Device of the weights.
+        devices: Device of theta, and of t.
         dtype: Dtype of the weights.
         used: Hardware and dtype, as `describe_use` returns them.
     """
     theta, t = spec.theta, spec.t
     if spec.shared:
-        network, (name_theta, name_t) = _load(theta.base, [theta.adapter, t.adapter], device, dtype)
+        network, (name_theta, name_t) = _load(theta.base, [theta.adapter, t.adapter], devices[0], dtype)
         networks = network, network
     else:
-        network_theta, (name_theta,) = _load(theta.base, [theta.adapter], device, dtype)
-        network_t, (name_t,) = _load(t.base, [t.adapter], device, dtype)
+        network_theta, (name_theta,) = _load(theta.base, [theta.adapter], devices[0], dtype)
+        network_t, (name_t,) = _load(t.base, [t.adapter], devices[1], dtype)
         networks = network_theta, network_t
     return Pair(
         theta=PairMember(networks[0], name_theta),
@@ -120,14 +136,15 @@ def _load_both(spec: PairSpec, device: torch.device, dtype: torch.dtype, used: d
         vocabulary=common_size(spec.vocabulary.size, {network.name: network.ids for network in networks}),
         excluded=spec.vocabulary.excluded,
         end_tokens=spec.end_tokens,
-        device=device,
+        device=devices[0],
         used=used,
     )
 
 
-def _memory_advice(dtype: torch.dtype) -> str:
-    """Return advice for less memory than weights of this dtype take."""
+def _memory_advice(dtype: torch.dtype, *, more_devices: bool) -> str:
+    """Return advice for less memory than weights of this dtype take; with `more_devices`, also on a second GPU."""
     ways = ["--dtype bfloat16"] if dtype == torch.float32 else []
+    ways += ["a GPU to each model (--device cuda:0 --device_t cuda:1)"] if more_devices else []
     ways += ["smaller models", "adapters of one model, which is then loaded once"]
     return f"give {', or '.join(ways)}; or free the device (nvidia-smi shows who holds it)"
 
@@ -166,6 +183,33 @@ def _load_adapters(model: Any, names: dict[str, str]) -> Any:
         for path, other in others:
             adapted.load_adapter(path, adapter_name=other)
     return adapted
+
+
+def _devices(spec: PairSpec, device: str | None, device_t: str | None) -> tuple[torch.device, torch.device]:
+    """Return the device of theta, and that of t. Arguments as those of `load_pair`."""
+    theta = _device(device)
+    if device_t is not None:
+        t = _device(device_t)
+        if spec.shared and (t.type, t.index or 0) != (theta.type, theta.index or 0):
+            raise InputError(
+                f"device_t {device_t!r}: both models have the weights of {spec.theta.base}, which are loaded once, on "
+                f"{theta}: leave it out"
+            )
+        return theta, t
+    if device is None and theta.type == "cuda" and not spec.shared and torch.cuda.device_count() > 1:
+        return torch.device("cuda:0"), torch.device("cuda:1")
+    return theta, theta
+
+
+def _describe(devices: tuple[torch.device, torch.device], dtype: torch.dtype) -> dict[str, Any]:
+    """Return hardware and dtype as `describe_use` does; of two devices with the names of both."""
+    theta, t = (describe_use(str(device), str(dtype)) for device in devices)
+    if devices[0] == devices[1]:
+        return theta
+    kinds = dict.fromkeys(device.type for device in devices)
+    return {**theta, "device": " and ".join(kinds), "count": 2} | (
+        {"names": [*theta.get("names", []), *t.get("names", [])]} if "cuda" in kinds else {}
+    )
 
 
 def _device(device: str | None) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -10,7 +11,9 @@ from pydantic import ConfigDict, field_validator, model_validator
 from rollmill.config.form import Form
 from rollmill.config.names import ModelPath, NewPath
 from rollmill.config.parameter import Parameters, ShellLine, parameter, redefine
+from rollmill.errors import InputError
 from rollmill.generation.parameters import OutputParameters, PlacementParameters, SamplingOptions, SamplingParameters
+from rollmill.jobs.optimal_sampling.pair_flags import check_flags
 from rollmill.problems.parameters import DatasetColumns, ProblemLimits
 
 CONVENTION = "q* ~ pi_theta^alpha * pi_t^(1-alpha)"
@@ -50,6 +53,10 @@ class Models(Parameters):
         "", "Models", "vLLM arguments", "More arguments for vLLM, as in a shell, in one string.", metavar="ARGS"
     )
     device: str = parameter("auto", "Models", "Device", "cuda, cuda:1, cpu, ...; auto: a GPU where there is one.")
+    device_t: str = parameter(
+        "auto", "Models", "Device of the target",
+        "Device of pi_t beside a named --device, as in --device cuda:0 --device_t cuda:1; auto: the same one.",
+    )  # fmt: skip
     dtype: Dtype = parameter("auto", "Models", "Dtype", "Dtype of the weights; auto: bfloat16 on a GPU, float32 else.")
 
     alpha_method: AlphaMethod = parameter(
@@ -136,7 +143,7 @@ class OptimalSampling(Form, PlacementParameters, Prompts, Models):
         PlacementParameters,
         "gpu_workers",
         None,
-        description="Processes on this machine, each with its own pair of models; else one for each GPU.",
+        description="Processes on this machine, each with both models on a GPU of its own; else one for each GPU.",
         aliases=("workers",),
     )
     shard_size: int = parameter(64, "Running", "Shard size", "Rows that a worker samples at a time.", ge=1)
@@ -174,11 +181,27 @@ class OptimalSampling(Form, PlacementParameters, Prompts, Models):
             if self.vllm_args:
                 raise ValueError("--vllm_args is for --backend vllm")
             return self
-        if self.device != "auto":
+        try:
+            check_flags(shlex.split(self.vllm_args))
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        if self.device != "auto" or self.device_t != "auto":
+            flag, device = ("--device", self.device) if self.device != "auto" else ("--device_t", self.device_t)
             raise ValueError(
-                f"--device {self.device}: vLLM takes the device that it is built for; choose a GPU by "
-                "CUDA_VISIBLE_DEVICES"
+                f"{flag} {device}: vLLM takes the device that it is built for; choose a GPU by CUDA_VISIBLE_DEVICES"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _has_two_devices(self) -> Self:
+        if self.device_t == "auto":
+            return self
+        if self.model_t is None:
+            raise ValueError(
+                f"--device_t {self.device_t}: without --model_t there is one set of weights, on --device: leave it out"
+            )
+        if self.device == "auto":  # each process sees one GPU then
+            raise ValueError(f"--device_t {self.device_t}: name --device, too, as in --device cuda:0")
         return self
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ import threading
 import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,8 +20,10 @@ from rollmill.generation.identity import rollout_seed
 from rollmill.generation.shard import ShardRollouts
 from rollmill.generation.tally import RolloutOutcome
 from rollmill.generation.worker_session import worker
+from rollmill.inference.gpu_reservation import reserve_gpus
 from rollmill.inference.sampled_tokens import SampledTokens, TokenSource
 from rollmill.inference.tokenizer_hash import tokenizer_hash
+from rollmill.jobs.optimal_sampling.device_env import gpus_of_process
 from rollmill.jobs.optimal_sampling.parameters import OptimalSampling
 from rollmill.jobs.optimal_sampling.samples import Decoded, SampleRequest
 from rollmill.jobs.optimal_sampling.shards import RowRange, ShardRow
@@ -56,6 +58,7 @@ class SamplerSettings(BaseModel):
     adapter_t: str | None
     backend: str
     device: str | None
+    device_t: str | None = None
     dtype: str | None
     vllm_args: str
     alpha: dict[str, Any]
@@ -71,6 +74,7 @@ class SamplerSettings(BaseModel):
             **{name: _absolute(getattr(parameters, name)) for name in paths},
             backend=parameters.backend,
             device=None if parameters.device == "auto" else parameters.device,
+            device_t=None if parameters.device_t == "auto" else parameters.device_t,
             dtype=None if parameters.dtype == "auto" else parameters.dtype,
             vllm_args=parameters.vllm_args,
             alpha={name: getattr(parameters, name) for name in alpha},
@@ -93,6 +97,8 @@ class _LoadedPair(NamedTuple):
     decoder: PairDecoder
     tokenizer: str | None
     """Hash of the policy's tokenizer."""
+    reserved: ExitStack
+    """Holds the reservation of the GPUs."""
 
 
 def sample_shard(
@@ -162,7 +168,10 @@ def _load_models(settings: SamplerSettings) -> float | None:
 
     _unload_models()
     begin = time.monotonic()
-    with TimedStep(LOADING_S):
+    devices = [device or "auto" for device in (settings.device, settings.device_t or settings.device)]
+    two_models = settings.model_t is not None and settings.backend == "transformers"
+    with TimedStep(LOADING_S), ExitStack() as reserved:
+        reserved.enter_context(reserve_gpus(gpus_of_process(devices, two_models=two_models)))
         model = OptimalSamplingModel(
             settings.model_theta,
             settings.model_t,
@@ -170,11 +179,13 @@ def _load_models(settings: SamplerSettings) -> float | None:
             adapter_theta=settings.adapter_theta,
             adapter_t=settings.adapter_t,
             device=settings.device,
+            device_t=settings.device_t,
             dtype=settings.dtype,
             vllm_args=settings.vllm_args,
             **settings.alpha,
         )
-    _loaded = _LoadedPair(settings, model, model.decoder(**settings.decoding), tokenizer_hash(settings.model_theta))
+        decoder = model.decoder(**settings.decoding)
+        _loaded = _LoadedPair(settings, model, decoder, tokenizer_hash(settings.model_theta), reserved.pop_all())
     return time.monotonic() - begin
 
 
@@ -182,6 +193,7 @@ def _unload_models() -> None:
     global _loaded
     if _loaded is not None:
         _loaded.model.close()
+        _loaded.reserved.close()
     _loaded = None
 
 

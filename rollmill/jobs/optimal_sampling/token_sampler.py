@@ -10,7 +10,10 @@ from torch import Tensor
 
 from rollmill.errors import InputError
 from rollmill.jobs.optimal_sampling.alpha import METHODS, compute_alpha
+from rollmill.jobs.optimal_sampling.captured_passes import CapturedPasses
+from rollmill.jobs.optimal_sampling.device_copy import upload
 from rollmill.jobs.optimal_sampling.mixture import log_mixture, token_diagnostics
+from rollmill.jobs.optimal_sampling.row_checks import IMMEDIATE, DeferredChecks, RowChecks
 from rollmill.jobs.optimal_sampling.truncation import constrain_support, draw, sampling_distribution
 
 FIELDS = ("alpha", "kl_theta", "kl_t", "kl_gap", "ess_ratio")
@@ -79,39 +82,93 @@ class TokenSampler:
         self._has_support = support_top_k > 0 or support_top_p < 1
         self._diagnostics = diagnostics
         self._excluded = list(excluded)
+        self._excluded_ids: Tensor | None = None
+        self.passes: CapturedPasses | None = None
+        """Repeats draws of the same number of rows on a GPU; None to run their kernels one by one."""
 
     def draw(self, logits_theta: Tensor, logits_t: Tensor, uniforms: Sequence[float]) -> TokenStep:
         """Draw a token for each row of two [n, vocabulary] logits, by n uniforms in [0, 1).
 
-        The same tensor given twice is one distribution, computed once. Raises `NonFiniteLogitsError`.
+        The same tensor given twice is one distribution, computed once. On a GPU the host waits for the device once, for
+        the result. Raises `NonFiniteLogitsError`.
+        """
+        numbers = upload(uniforms, torch.float64, logits_theta.device)
+        step = None if logits_theta.is_cpu else self.draw_deferred(logits_theta, logits_t, numbers)
+        return step or _as_step(self._compute(logits_theta, logits_t, numbers, IMMEDIATE).tolist())
+
+    def draw_deferred(self, logits_theta: Tensor, logits_t: Tensor, uniforms: Tensor) -> TokenStep | None:
+        """Draw as `draw` does, but look at the rows only with the result; None where one of them is not ordinary."""
+        if not self._can_defer:
+            return None
+        is_same = logits_t is logits_theta
+        inputs = (uniforms, logits_theta) if is_same else (uniforms, logits_theta, logits_t)
+        if self.passes is None:
+            values = self._compute_deferred(*inputs)
+        else:
+            values = self.passes.run((len(uniforms), is_same), self._compute_deferred, *inputs)
+        rows = values.tolist()
+        return None if rows[0][-1] else _as_step([row[:-1] for row in rows])
+
+    def _compute_deferred(self, uniforms: Tensor, logits_theta: Tensor, logits_t: Tensor | None = None) -> Tensor:
+        """Return what `_compute` does, with a last column: 1 in every row where one of them is not ordinary, else 0.
+
+        Args:
+            uniforms: In [0, 1), [n].
+            logits_theta: [n, vocabulary].
+            logits_t: [n, vocabulary]; None for those of theta.
+        """
+        checks = DeferredChecks()
+        values = self._compute(logits_theta, logits_theta if logits_t is None else logits_t, uniforms, checks)
+        is_marked = checks.marked(values[:, 0]).any().to(values.dtype)
+        return torch.cat([values, is_marked.expand(len(values), 1)], -1)
+
+    def _compute(self, logits_theta: Tensor, logits_t: Tensor, uniforms: Tensor, checks: RowChecks) -> Tensor:
+        """Return, for each row, the token, its log-probability, and the diagnostics: float64 [n, 2 + diagnostics].
+
+        Args:
+            logits_theta: [n, vocabulary].
+            logits_t: [n, vocabulary]; may be the same tensor.
+            uniforms: In [0, 1), [n].
+            checks: When the host looks at the rows.
         """
         log_theta = self._log_probs(logits_theta)
         log_t = log_theta if logits_t is logits_theta else self._log_probs(logits_t)
         # NaN and +inf spread to the whole row of a log-softmax, so that its maximum shows them.
         finite = torch.stack([log_theta.amax(-1), log_t.amax(-1)]).isfinite().all(0)
-        if not bool(finite.all()):
+        if checks.any(~finite):
             raise NonFiniteLogitsError(int(finite.logical_not().nonzero()[0]))
         if self._has_support:
-            log_theta, log_t = constrain_support(log_theta, log_t, **self._support)
-        alpha = compute_alpha(log_theta, log_t, **self._weight)
-        log_q, _ = log_mixture(log_theta, log_t, alpha)
-        numbers = torch.tensor(uniforms, dtype=torch.float64, device=log_q.device)
-        probabilities = sampling_distribution(log_q, **self._truncation)
-        tokens = draw(probabilities, numbers)
+            log_theta, log_t = constrain_support(log_theta, log_t, **self._support, checks=checks)
+        alpha = compute_alpha(log_theta, log_t, **self._weight, checks=checks)
+        log_q, _ = log_mixture(log_theta, log_t, alpha, checks=checks)
+        probabilities = sampling_distribution(log_q, **self._truncation, checks=checks)
+        tokens = draw(probabilities, uniforms, checks=checks)
         logprobs = probabilities.gather(-1, tokens.unsqueeze(-1)).squeeze(-1).log()
         diagnostics = [alpha]
         if self._diagnostics:
             all_diagnostics = token_diagnostics(log_theta, log_t, log_q, alpha)
             diagnostics = [getattr(all_diagnostics, name) for name in FIELDS]
-        # One copy from the device for all values: each copy waits for the device.
-        rows = torch.stack([*diagnostics, logprobs], -1).tolist()
-        return TokenStep(tokens.tolist(), [row[:-1] for row in rows], [row[-1] for row in rows])
+        # float64 holds a token's id exactly, and every number of lower precision.
+        return torch.stack([column.double() for column in (tokens, logprobs, *diagnostics)], -1)
+
+    @property
+    def _can_defer(self) -> bool:
+        """Return whether rows are ordinary as a rule: not where each of them lacks tokens."""
+        at_an_end = self._weight["method"] == "fixed" and not 0 < self._weight["fixed_alpha"] < 1
+        return not (self._has_support or self._excluded or at_an_end)
 
     def _log_probs(self, logits: Tensor) -> Tensor:
         if self._excluded:
-            logits = logits.clone()  # the caller's tensor may be a view of the model's output
-            logits[:, self._excluded] = -torch.inf
+            if self._excluded_ids is None or self._excluded_ids.device != logits.device:
+                self._excluded_ids = torch.tensor(self._excluded, device=logits.device)
+            # A copy: the caller's tensor may be a view of the model's output.
+            logits = logits.index_fill(-1, self._excluded_ids, -torch.inf)
         return _log_softmax(logits)
+
+
+def _as_step(rows: list[list[float]]) -> TokenStep:
+    """Convert the rows of `TokenSampler._compute`."""
+    return TokenStep([int(row[0]) for row in rows], [row[2:] for row in rows], [row[1] for row in rows])
 
 
 class Uniforms:

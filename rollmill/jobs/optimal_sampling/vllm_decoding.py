@@ -14,13 +14,15 @@ from typing import Any
 
 from rollmill.errors import InputError, RunStoppedError, ServingError
 from rollmill.inference.adapter import read_adapter, room_for_adapters
-from rollmill.inference.devices import driver_version, gpu_names, use_line
-from rollmill.inference.machine import has_accelerator, machine_arguments
+from rollmill.inference.devices import driver_version, use_line
+from rollmill.inference.machine import machine_arguments
 from rollmill.inference.server import ServerConfig
 from rollmill.inference.server_log import ServerLog
 from rollmill.inference.supervised_process import SupervisedProcess
-from rollmill.jobs.optimal_sampling.model_spec import PairSpec, logits_of
+from rollmill.inference.visible_gpus import find_gpus
+from rollmill.jobs.optimal_sampling.model_spec import PairSpec, context_of, logits_of
 from rollmill.jobs.optimal_sampling.pair_engine.link import Listener
+from rollmill.jobs.optimal_sampling.pair_flags import check_flags, pair_flags
 from rollmill.jobs.optimal_sampling.samples import Decoded, SampleRequest
 from rollmill.jobs.optimal_sampling.token_sampler import TokenSampler, check_setting
 from rollmill.jobs.optimal_sampling.vocabulary import common_size
@@ -77,7 +79,7 @@ class VllmPair:
         engine_args, environment = engine_arguments(spec, dtype, batch_size, arguments)
         # The value behind the last `--dtype`: the user's arguments come after ours.
         effective_dtype = engine_args[len(engine_args) - 1 - engine_args[::-1].index("--dtype") + 1]
-        gpus = gpu_names() if has_accelerator() else []
+        gpus = find_gpus().models
         self.used: dict[str, Any] = {"device": "cuda" if gpus else "cpu", "dtype": effective_dtype, "count": 1}
         """Hardware and dtype; see `describe_use`."""
         if gpus:
@@ -104,7 +106,10 @@ class VllmPair:
                     raise self._death("while starting")
             self._link = link
             self.send({"arguments": arguments, "adapters": adapters})
-            ready = self._receive("while starting")["ready"]
+            message = self._receive("while starting")
+            if refused := message.get("failed"):
+                raise InputError(refused)
+            ready = message["ready"]
         except BaseException:
             self._process.end()
             raise
@@ -152,7 +157,8 @@ class VllmPair:
 def engine_arguments(spec: PairSpec, dtype: Any, batch_size: int, more: str) -> tuple[list[str], dict[str, str]]:
     """Return arguments and environment for vLLM; of an argument that occurs twice, the last one counts.
 
-    Raises `ServingError` where the installed vLLM cannot use the machine's GPU; see `check_devices`.
+    Raises `InputError` for arguments that would break the pairs, and `ServingError` where the installed vLLM cannot
+    use the machine's GPU; see `check_devices`.
 
     Args:
         spec: The two models.
@@ -160,6 +166,8 @@ def engine_arguments(spec: PairSpec, dtype: Any, batch_size: int, more: str) -> 
         batch_size: Samples at the same time; each has two rows.
         more: The user's arguments, as in a shell.
     """
+    user_arguments = shlex.split(more)
+    check_flags(user_arguments)
     installed = ServerConfig().vllm()
     base, on_gpu = spec.theta.base, installed.build != "cpu"
     ours, environment = machine_arguments(base, on_gpu=on_gpu)
@@ -170,8 +178,9 @@ def engine_arguments(spec: PairSpec, dtype: Any, batch_size: int, more: str) -> 
         *ours,
         *("--dtype", str(dtype).removeprefix("torch.") if dtype else default_dtype),
         *room_for_adapters([read_adapter(adapter) for adapter in spec.adapters]),
-        *shlex.split(more),
+        *user_arguments,
     ]
+    arguments += pair_flags(arguments, context=context_of(base), batch_size=batch_size, user_arguments=user_arguments)
     environment |= installed.environment(os.environ) | {
         "PYTHONPATH": str(_ROOT),
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # both rows of a pair must be added before the same step

@@ -61,6 +61,11 @@ class RejectionSamplingJob(GenerationJob[RunOutcome]):
         return self.model.name
 
     @property
+    def server_models(self) -> list[str]:
+        """The run's model, unless running servers have it."""
+        return [] if self.parameters.external else [self.model.path]
+
+    @property
     def slots(self) -> Concurrency:
         """Most requests in flight on every worker."""
         return self.parameters.slots

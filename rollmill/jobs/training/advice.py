@@ -25,6 +25,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError | OSError) and any(text in str(error).lower() for text in _OUT_OF_MEMORY)
 
 
+def step_line(parameters: TrainLora) -> str:
+    """Return the number of rows of an optimizer step, as a product."""
+    batch, accumulation = parameters.per_device_train_batch_size, parameters.gradient_accumulation_steps
+    noun, devices = "packs" if parameters.packing else "rows", parameters.processes
+    return (
+        f"an optimizer step has {batch} {noun} x {accumulation} batches x {devices} "
+        f"{'device' if devices == 1 else 'devices'} = {parameters.step_rows} {noun}"
+    )
+
+
 def memory_advice(parameters: TrainLora) -> str:
     """Return the parameters to change for less memory, with values, most effective first."""
     batch, accumulation = parameters.per_device_train_batch_size, parameters.gradient_accumulation_steps

@@ -8,34 +8,58 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from rollmill.errors import InputError
 from rollmill.files.atomic import atomic_write_json
-from rollmill.inference.devices import choose_device, describe_use
+from rollmill.inference.devices import KIND, choose_device, describe_use
+from rollmill.inference.gpu_reservation import free_gpus, reserve_gpus
+from rollmill.inference.placement import Placement, place_training
 from rollmill.jobs.training.parameters import TrainLora
 from rollmill.jobs.training.work import TrainingWork
 
 _STATUS = Path("/proc/self/status")
 
 
+def training_placement(parameters: TrainLora, environment: Mapping[str, str] | None = None) -> Placement:
+    """Return the GPUs of a training on this machine. Raises `InputError` as `place_training` does."""
+    return place_training(free_gpus(_variables(parameters, environment)), parameters.num_gpus, parameters.device)
+
+
+@contextmanager
+def reserved_for_training(parameters: TrainLora, environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """Reserve the GPUs of a training for the block; yield the variables that show them to its worker.
+
+    Raises `InputError` as `training_placement` and `reserve_gpus` do.
+    """
+    gpus = free_gpus(_variables(parameters, environment))
+    placement = place_training(gpus, parameters.num_gpus, parameters.device)
+    used = [gpu for gpu in gpus.gpus if gpu.name in placement.processes[0]]
+    with reserve_gpus(used, environment=environment):
+        yield placement.environments[0]
+
+
+def _variables(parameters: TrainLora, environment: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the environment; `--device cuda` counts more than `ROLLMILL_KIND`."""
+    variables = dict(os.environ if environment is None else environment)
+    if parameters.device == "cuda":
+        variables.pop(KIND, None)
+    return variables
+
+
 def take_device(work: TrainingWork) -> None:
     """Choose the device, before anything is read or loaded, and write it to `work.device`.
 
-    Raises `InputError` where there are fewer GPUs than requested, and as `choose_device` does. Imports torch.
+    Raises `InputError` as `choose_device` does. Imports torch.
     """
-    import torch
-
     parameters = work.parameters
     first = os.environ.get("RANK", "0") == "0"
     # Only one of several processes tries the GPU: each that does allocates memory on the first one.
     device = "cpu" if parameters.num_gpus == 0 else choose_device(parameters.device, runs=first)
-    gpus = torch.cuda.device_count() if device != "cpu" else 0
-    if parameters.num_gpus > max(1, gpus):
-        raise InputError(f"--num_gpus {parameters.num_gpus}: this machine shows {gpus}")
     if first:
         used = describe_use(device, weights_dtype(parameters), parameters.processes)
         atomic_write_json(work.device, used)

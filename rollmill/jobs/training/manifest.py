@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -16,10 +16,12 @@ from rollmill.files.regular import require_regular
 from rollmill.generation.identity import Identity
 from rollmill.generation.manifest import check_unaltered, check_writable
 from rollmill.generation.run import short
-from rollmill.jobs.training.data_files import DataFile, DataFiles
 from rollmill.jobs.training.merging import MERGED
 from rollmill.jobs.training.parameters import TrainLora
 from rollmill.terminal.escapes import visible_line
+
+if TYPE_CHECKING:
+    from rollmill.jobs.training.data_files import DataFile, DataFiles  # imports Polars, which q* sampling does not need
 
 RECIPE = 2
 """Raised when a change makes the same parameters and data train other weights."""
@@ -27,7 +29,7 @@ _FIRST_RECIPE = 1
 """Recipe of runs begun before each turn was trained on behind its own prompt: they continue with rows prepared then."""
 _NOT_IN_IDENTITY = (
     *("model_path", "train_data", "validation_data", "output_dir"),
-    *("merge", "save_steps", "num_gpus", "device", "allow_no_end"),
+    *("merge", "save_steps", "num_gpus", "device", "allow_no_end", "gradient_checkpointing", "load_in_4bit"),
 )
 _SHOWN = ("model_path", "train_data", "validation_data")
 _ADVICE = "give another --output_dir for another run, or the old value to continue this one"
@@ -140,6 +142,9 @@ def training_identity(parameters: TrainLora, base_identity: str, data: DataFiles
             "train_data": [file.sha256 for file in data.train],
             "validation_data": [file.sha256 for file in data.validation],
             **hyperparameters,
+            # What is not asked for is decided by the machine's memory, and kept in the run's folder.
+            "gradient_checkpointing": bool(parameters.gradient_checkpointing),
+            **({"load_in_4bit": True} if parameters.load_in_4bit else {}),
             "num_gpus": parameters.processes,
             "recipe": recipe,
         },

@@ -53,7 +53,7 @@ class Hyperparameters(Parameters):
         2, "Training", "Batch size", "Rows (packs of rows with --packing) at a time on each device.", ge=1
     )  # fmt: skip
     gradient_accumulation_steps: int = parameter(
-        8, "Training", "Gradient accumulation", "Batches per optimizer step.", ge=1
+        8, "Training", "Gradient accumulation", "Batches of each device per optimizer step.", ge=1
     )  # fmt: skip
     learning_rate: float = parameter(5e-5, "Training", "Learning rate", "The highest learning rate.", gt=0, le=1)
     lr_scheduler: Schedule = parameter("cosine", "Training", "Schedule", "Schedule by which the learning rate decays.")
@@ -73,8 +73,14 @@ class Hyperparameters(Parameters):
     allow_no_end: bool = parameter(
         False, "Training", "Allow no end", "Train although no turn of the data ends with an end-of-turn token."
     )  # fmt: skip
-    gradient_checkpointing: bool = parameter(
-        False, "Training", "Gradient checkpointing", "Less memory, about a third slower."
+    gradient_checkpointing: bool | None = parameter(
+        None, "Training", "Gradient checkpointing",
+        "Less memory, about a third slower; without: on a GPU where memory is short by an estimate.",
+    )  # fmt: skip
+    load_in_4bit: bool | None = parameter(
+        None, "Training", "4-bit weights",
+        "The base's weights in 4 bits (bitsandbytes), for an adapter on a GPU; without: where memory is short all the "
+        "same, and bitsandbytes is installed.",
     )  # fmt: skip
     seed: int = parameter(0, "Training", "Seed", "Decides the first weights, the order of rows, and dropout.", ge=0)
 
@@ -98,7 +104,9 @@ class Hyperparameters(Parameters):
     )  # fmt: skip
 
     num_gpus: int = parameter(
-        1, "Hardware", "GPUs", "GPUs to train on; with 0, and on a machine without one, the CPU trains.", ge=0, le=64
+        1, "Hardware", "GPUs",
+        "GPUs to train on, each on its own rows: a step has so many times the rows of one. With 0, and on a machine "
+        "without one, the CPU trains.", ge=0, le=64,
     )  # fmt: skip
     device: Literal["auto", "cpu", "cuda"] = parameter(
         "auto", "Hardware", "Device",
@@ -128,6 +136,12 @@ class TrainLora(Hyperparameters, TrainingInputs):
     def _fits_together(self) -> Self:
         if self.validation_data and self.validation_share:
             raise ValueError("give --validation_data or --validation_share, not both")
+        if self.load_in_4bit and not self.use_lora:
+            raise ValueError("--load_in_4bit: weights of 4 bits are not trained themselves: give --use_lora")
+        if self.load_in_4bit and (self.device == "cpu" or self.num_gpus == 0):
+            raise ValueError(
+                "--load_in_4bit: bitsandbytes trains on NVIDIA GPUs, and this run is on the CPU: leave it out"
+            )
         if self.merge and not self.use_lora:
             raise ValueError("--merge has nothing to merge without --use_lora")
         if self.use_lora and "lm_head" in self.target_modules:
@@ -147,6 +161,11 @@ class TrainLora(Hyperparameters, TrainingInputs):
                 "model_path": str(model.absolute()) if model.is_dir() else self.model_path,
             }
         )
+
+    @property
+    def step_rows(self) -> int:
+        """Rows (packs with `packing`) of an optimizer step, on all devices together."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.processes
 
     @property
     def processes(self) -> int:

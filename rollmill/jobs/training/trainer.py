@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow.compute as pc
 import torch
 from datasets import Dataset
-from peft import LoraConfig
 from transformers import (
     AutoModelForCausalLM,
+    BitsAndBytesConfig,
     PreTrainedModel,
     TrainerCallback,
     TrainerControl,
@@ -34,9 +34,11 @@ from rollmill.jobs.training.checkpoints import (
     mark_complete,
 )
 from rollmill.jobs.training.hardware import has_bf16, on_cpu, peak_mb, weights_dtype
+from rollmill.jobs.training.lora_settings import lora_config
+from rollmill.jobs.training.memory_plan import device_map, planned_parameters
 from rollmill.jobs.training.metrics import METRICS, MetricsLine, read_metrics
 from rollmill.jobs.training.order import EpochSampler, steps_per_epoch
-from rollmill.jobs.training.parameters import ALL_LINEAR, TrainLora
+from rollmill.jobs.training.parameters import TrainLora
 from rollmill.jobs.training.prepared import TRAIN, VALIDATION, rows_file
 from rollmill.jobs.training.work import TrainingWork
 
@@ -177,7 +179,7 @@ def make_trainer(work: TrainingWork, tokenizer: Any) -> RowsTrainer:
 
     Raises `InputError` where the base model cannot be loaded.
     """
-    parameters = work.parameters
+    parameters = planned_parameters(work)
     rows = Dataset.from_file(str(rows_file(work.folder, TRAIN)))
     evaluated = rows_file(work.folder, VALIDATION)
     validation = Dataset.from_file(str(evaluated)) if evaluated.exists() else None
@@ -201,11 +203,11 @@ def make_trainer(work: TrainingWork, tokenizer: Any) -> RowsTrainer:
             work,
             epoch_steps=epoch_steps,
             model=model,
-            args=_arguments(work, steps=int(steps), evaluates=evaluates),
+            args=_arguments(work, parameters, steps=int(steps), evaluates=evaluates),
             train_dataset=rows,
             eval_dataset=validation if evaluates else None,
             processing_class=tokenizer,
-            peft_config=_lora(parameters) if parameters.use_lora else None,
+            peft_config=lora_config(parameters) if parameters.use_lora else None,
             callbacks=[
                 Milestones(epoch_steps=epoch_steps, evaluates=evaluates, patience=parameters.early_stopping_patience),
                 Recorder(work),
@@ -254,28 +256,38 @@ def train(work: TrainingWork, tokenizer: Any) -> None:
 
 
 def load_base(base: str, parameters: TrainLora) -> PreTrainedModel:
-    """Return the base model: in bfloat16 under an adapter on a GPU that supports it, else in float32."""
+    """Return the base model: in bfloat16 under an adapter on a GPU that supports it, else in float32.
+
+    With `load_in_4bit` its linear layers are in 4 bits, on this process's GPU.
+    """
     dtype = getattr(torch, weights_dtype(parameters))
+    quantized: dict[str, Any] = {}
+    if parameters.load_in_4bit:  # as in "QLoRA" (Dettmers et al., 2023)
+        settings = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+        quantized = {"quantization_config": settings, "device_map": device_map()}
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, trust_remote_code=False)
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            base, dtype=dtype, trust_remote_code=False, **quantized
+        )
     except (OSError, ValueError) as error:
         raise InputError(f"cannot load the model {base}: {error}") from error
     return model
 
 
-def _lora(parameters: TrainLora) -> LoraConfig:
-    modules = parameters.target_modules
-    return LoraConfig(
-        r=parameters.lora_r,
-        lora_alpha=parameters.lora_alpha,
-        lora_dropout=parameters.lora_dropout,
-        target_modules=ALL_LINEAR if modules == [ALL_LINEAR] else modules,
-        task_type="CAUSAL_LM",
-    )
+def _arguments(work: TrainingWork, parameters: TrainLora, *, steps: int, evaluates: bool) -> SFTConfig:
+    """Return the trainer's arguments.
 
-
-def _arguments(work: TrainingWork, *, steps: int, evaluates: bool) -> SFTConfig:
-    parameters = work.parameters
+    Args:
+        work: The worker's job.
+        parameters: Its parameters, with the decision on what saves memory.
+        steps: Optimizer steps of the run.
+        evaluates: Whether there is validation data.
+    """
     return SFTConfig(
         output_dir=str(work.checkpoints),
         max_steps=steps,
@@ -285,7 +297,7 @@ def _arguments(work: TrainingWork, *, steps: int, evaluates: bool) -> SFTConfig:
         learning_rate=parameters.learning_rate,
         lr_scheduler_type=parameters.lr_scheduler,
         warmup_steps=int(steps * parameters.warmup_ratio),  # rounded down: the first of them has a rate of 0
-        activation_checkpointing=parameters.gradient_checkpointing,
+        activation_checkpointing=bool(parameters.gradient_checkpointing),
         seed=parameters.seed,
         bf16=has_bf16(parameters),
         use_cpu=on_cpu(parameters),

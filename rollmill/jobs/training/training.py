@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from rollmill.errors import InputError
 from rollmill.generation.lock import LOCK, lock_directory
 from rollmill.generation.manifest import git_commit, host, now
 from rollmill.inference.model_identity import model_identity
+from rollmill.jobs.training.advice import step_line
 from rollmill.jobs.training.checkpoints import CHECKPOINTS, TrainingCheckpoint, complete_checkpoints, last_checkpoint
 from rollmill.jobs.training.data_files import DataFiles, find_data
 from rollmill.jobs.training.hardware import used_device
@@ -24,6 +26,7 @@ from rollmill.jobs.training.manifest import (
     training_identity,
     training_versions,
 )
+from rollmill.jobs.training.memory_plan import check_four_bit
 from rollmill.jobs.training.merging import MERGED
 from rollmill.jobs.training.metrics import METRICS, MetricsLine, cut_metrics, read_metrics
 from rollmill.jobs.training.parameters import TrainLora
@@ -32,6 +35,8 @@ from rollmill.jobs.training.process import run_worker
 from rollmill.jobs.training.publishing import publish, write_card_and_plot
 from rollmill.jobs.training.work import LOGS, WORK, Stage, TrainingWork
 from rollmill.jobs.training.worker_lock import wait_until_free
+
+_log = logging.getLogger(__name__)
 
 Stop = Callable[[], bool]
 
@@ -49,6 +54,7 @@ def run_training(parameters: TrainLora, *, stop: Stop | None = None) -> Trained:
     directory = Path(parameters.output_dir)
     data = find_data(parameters.train_data, parameters.validation_data, own_validation=not parameters.validation_share)
     base = _resolve_base(parameters.model_path)
+    check_four_bit(parameters)
     with lock_directory(directory, flag="--output_dir"):
         work = _work(parameters, data, base, directory)
         wait_until_free(work.lock)
@@ -69,6 +75,7 @@ def _train(manifest: TrainingManifest, work: TrainingWork, stop: Stop | None) ->
     cut_metrics(work.directory / METRICS, last.step if last else 0)
     work = work.model_copy(update={"resume": last.step if last else None})
     if last is None or not last.over:
+        _log.info("%s", step_line(work.parameters))
         if work.parameters.processes > 1:  # one process reads the rows, so that the others do not wait for it
             run_worker(_with_stage(work, "prepare"), stop)
         run_worker(work, stop)

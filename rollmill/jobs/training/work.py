@@ -60,6 +60,11 @@ class TrainingWork(BaseModel):
         return self.folder / "device.json"
 
     @property
+    def memory(self) -> Path:
+        """The file of the decision on what saves memory."""
+        return self.folder / "memory.json"
+
+    @property
     def outcome(self) -> Path:
         """The file to which the worker writes its outcome."""
         return self.folder / "outcome.json"

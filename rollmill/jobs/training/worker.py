@@ -23,6 +23,7 @@ from rollmill.inference.tokenizer_hash import tokenizer_hash
 from rollmill.jobs.training.advice import is_out_of_memory, memory_advice
 from rollmill.jobs.training.hardware import take_device
 from rollmill.jobs.training.masks import Masks
+from rollmill.jobs.training.memory_plan import plan_memory, planned_parameters
 from rollmill.jobs.training.prepared import PreparedRows, prepare_rows, read_prepared
 from rollmill.jobs.training.stop_tokens import GENERATION_CONFIG, read_stop_ids, write_generation_config
 from rollmill.jobs.training.work import CONFIG, TrainingOutcome, TrainingWork
@@ -56,7 +57,7 @@ def main(work_file: Path) -> int:
         if not is_out_of_memory(error):
             raise
         traceback.print_exc()
-        outcome = TrainingOutcome(error=f"memory ran out: {memory_advice(work.parameters)}")
+        outcome = TrainingOutcome(error=f"memory ran out: {memory_advice(planned_parameters(work))}")
     # Any rank may fail. Where several do, the last one's error counts: nearly always all have the same one.
     if outcome.error or is_rank_zero:
         atomic_write_bytes(work.outcome, outcome.model_dump_json().encode())
@@ -75,7 +76,8 @@ def run_stage(work: TrainingWork) -> None:
         return
     take_device(work)
     tokenizer = _tokenizer(work.base)
-    prepare(work, tokenizer)
+    prepared = prepare(work, tokenizer)
+    plan_memory(work, prepared)
     if work.stage == "train":
         from rollmill.jobs.training.trainer import train
 

@@ -14,6 +14,7 @@ from rollmill.inference.backend import EndpointConfig
 from rollmill.inference.script import Script
 from rollmill.inference.scripted import ScriptedServer
 from rollmill.inference.server import ServerConfig
+from rollmill.inference.visible_gpus import Gpu, VisibleGpus
 from rollmill.jobs.episodes.parameters import CollectEpisodes
 from rollmill.jobs.episodes.policy_assignment import (
     assign_policies,
@@ -188,8 +189,9 @@ def test_demonstrations_need_no_server():
 def test_if_one_server_does_not_start_all_end(tmp_path, server, monkeypatch, together):
     """The second one ends at once: the first is running by then, or, side by side, still starting."""
     if together:
-        monkeypatch.setattr(multi_server, "has_accelerator", lambda *_: True)
-        devices = {"CUDA_VISIBLE_DEVICES": "0,1", "ROLLMILL_KIND": ""}
+        gpus = VisibleGpus((Gpu("0"), Gpu("1")))
+        monkeypatch.setattr(multi_server, "free_gpus", lambda *_, **__: gpus)
+        devices = {"CUDA_VISIBLE_DEVICES": "0,1", "ROLLMILL_KIND": "", "ROLLMILL_SHARE_GPUS": "1"}
         server = server.model_copy(update={"environment": {**server.environment, **devices}})
     lora = write_adapter(tmp_path / "lora")
     start_s = 600 if together else 0  # longer than this test may take: its end is not waited for

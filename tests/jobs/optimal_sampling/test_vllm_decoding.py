@@ -4,6 +4,7 @@ import random
 import re
 import shutil
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -188,7 +189,7 @@ def test_run_interrupted_within_a_shard_ends_with_equal_bytes(folders, model, tm
     )
     settings = SamplerSettings.of(total)
     decoder = model.decoder(batch_size=total.batch_size, **settings.decoding)
-    monkeypatch.setattr(sampler, "_loaded", sampler._LoadedPair(settings, model, decoder, None))
+    monkeypatch.setattr(sampler, "_loaded", sampler._LoadedPair(settings, model, decoder, None, ExitStack()))
     draw(total)
     for most in (3, 6, 5):  # in the first shard twice, then over its end
         assert draw(broken, most) is None
@@ -203,7 +204,7 @@ def test_unsynchronised_rows_are_detected_and_drawn_again(folders, monkeypatch, 
     """A worker that lets everything in, a step that reads 32 tokens, and a cache that is too small."""
     monkeypatch.setattr(vllm_decoding, "_WORKER", "tests.jobs.optimal_sampling.careless_worker")
     caplog.set_level("INFO")
-    few = "--max-model-len 64 --max-num-batched-tokens 32 --enable-chunked-prefill"
+    few = "--max-model-len 64 --enable-chunked-prefill"
     few += " --block-size 32 --num-gpu-blocks-override 13"
     chosen = resolve_pair(folders[1])  # the adapter on both sides
     endless = replace(
@@ -229,6 +230,11 @@ def test_models_that_one_vllm_cannot_serve_are_refused(folders, tmp_path):
         OptimalSamplingModel(folders[0], other, backend="vllm")
     with pytest.raises(InputError, match="device 'cpu': vLLM takes the device that it is built for"):
         OptimalSamplingModel(*folders, backend="vllm", device="cpu")
+    with pytest.raises(InputError, match="--pipeline-parallel-size 2: the pair engine is on one device"):
+        OptimalSamplingModel(*folders, backend="vllm", vllm_args="--pipeline-parallel-size 2")
+    (tmp_path / "flags.yaml").write_text("tensor-parallel-size: 2\n")
+    with pytest.raises(InputError, match="is on one device: leave out tensor_parallel_size"):
+        OptimalSamplingModel(*folders, backend="vllm", vllm_args=f"--config {tmp_path / 'flags.yaml'}")
     with pytest.raises(ServingError, match=r"while starting: .*unrecognized arguments: --wings") as caught:
         OptimalSamplingModel(*folders, backend="vllm", vllm_args="--wings 2")
     remove_log(caught.value)

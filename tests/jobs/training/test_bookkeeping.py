@@ -21,9 +21,10 @@ from rollmill.jobs.training.data_files import DataFile, DataFiles
 from rollmill.jobs.training.manifest import training_identity
 from rollmill.jobs.training.metrics import MetricsLine, MetricsTail, cut_metrics, read_metrics
 from rollmill.jobs.training.parameters import TrainLora
-from rollmill.jobs.training.process import visible_devices, worker_command
+from rollmill.jobs.training.process import worker_command
 from rollmill.jobs.training.work import TrainingWork
 from rollmill.jobs.training.worker_lock import wait_until_free
+from tests.gpus import FakeMachine
 
 ARGUMENTS = {"model_path": "m", "train_data": ["a.jsonl"], "output_dir": "out"}
 DATA = DataFiles([DataFile("a.jsonl", "1")], [])
@@ -146,29 +147,37 @@ def test_out_of_memory_errors_are_recognised():
     assert not is_out_of_memory(ValueError("CUDA out of memory"))
 
 
-def test_worker_sees_the_first_visible_gpus():
-    assert visible_devices(1, {}) == "0"
-    assert visible_devices(0, {}) == ""
-    assert visible_devices(2, {"CUDA_VISIBLE_DEVICES": "3,5,7"}) == "3,5"
-    assert visible_devices(1, {"CUDA_VISIBLE_DEVICES": ""}) == ""
-    with pytest.raises(InputError, match="--num_gpus 2: CUDA_VISIBLE_DEVICES shows 1"):
-        visible_devices(2, {"CUDA_VISIBLE_DEVICES": "3"})
-
-
 @pytest.mark.parametrize(
     ("options", "environment", "visible"),
     [
         ({}, {}, "0"),
         ({"num_gpus": 2}, {"CUDA_VISIBLE_DEVICES": "3,5,7"}, "3,5"),
+        ({"num_gpus": 0}, {}, ""),
         ({"device": "cpu"}, {"CUDA_VISIBLE_DEVICES": "3"}, ""),
         ({}, {"ROLLMILL_KIND": "cpu"}, ""),
+        ({}, {"CUDA_VISIBLE_DEVICES": "NoDevFiles"}, ""),
         ({"device": "cuda"}, {"ROLLMILL_KIND": "cpu"}, "0"),
     ],
 )
-def test_cpu_device_hides_all_gpus_from_the_worker(tmp_path, options, environment, visible):
+def test_worker_sees_the_gpus_that_it_trains_on(tmp_path, monkeypatch, options, environment, visible):
+    FakeMachine(tmp_path / "machine", monkeypatch).show_gpus(8)
+    assert environment_of(tmp_path, environment, **options)["CUDA_VISIBLE_DEVICES"] == visible
+
+
+def test_gpu_that_cannot_be_counted_is_not_hidden_from_torch(tmp_path, monkeypatch):
+    FakeMachine(tmp_path / "machine", monkeypatch).show("nvidiactl")
+    assert "CUDA_VISIBLE_DEVICES" not in environment_of(tmp_path, {})
+
+
+def test_merging_needs_no_gpu(tmp_path):
+    assert environment_of(tmp_path, {}, stage="merge", num_gpus=8)["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def environment_of(folder, environment, *, stage="train", **options):
     requested = TrainLora(**ARGUMENTS, **options)
-    work = TrainingWork(stage="train", parameters=requested, base="m", train=[], validation=[], directory=tmp_path)
-    assert process._environment(work, environment)["CUDA_VISIBLE_DEVICES"] == visible
+    work = TrainingWork(stage=stage, parameters=requested, base="m", train=[], validation=[], directory=folder)
+    with process._worker_environment(work, environment) as variables:
+        return variables
 
 
 @pytest.mark.parametrize(("device", "gpus"), [("cpu", 2), ("cuda", 0)])

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from rollmill.errors import RunStoppedError
+from rollmill.jobs.optimal_sampling.device_copy import upload
 from rollmill.jobs.optimal_sampling.token_sampler import (
     NonFiniteLogitsError,
     TokenSampler,
@@ -89,8 +90,8 @@ class PairBatch:
         if not pairs or self.sampler is None:
             return logits
         # [pairs, 2]: indices of theta's row and of t's in the batch.
-        rows = torch.tensor([[theta, t] for theta, t, _ in pairs], device=logits.device)
-        theta, t = (logits[rows[:, side], : self.vocabulary] for side in (0, 1))
+        rows = upload([[theta, t] for theta, t, _ in pairs], torch.long, logits.device)
+        theta, t = (logits.index_select(0, rows[:, side])[:, : self.vocabulary] for side in (0, 1))
         samples = [(self.samples[row.sample], len(row.tokens)) for _, _, row in pairs]
         try:
             step = self.sampler.draw(theta, t, [sample.uniforms[position] for sample, position in samples])
@@ -100,7 +101,7 @@ class PairBatch:
         for (sample, position), token, diagnostics, logprob in zip(samples, *step, strict=True):
             sample.position, sample.token, sample.diagnostics, sample.logprob = position, token, diagnostics, logprob
         # The rows are requested with temperature 0: vLLM takes the greatest logit, which is now the drawn token's.
-        tokens = torch.tensor(step.tokens, device=logits.device)
+        tokens = upload(step.tokens, torch.long, logits.device)
         logits[rows.T.flatten(), tokens.repeat(2)] = torch.finfo(logits.dtype).max
         return logits
 

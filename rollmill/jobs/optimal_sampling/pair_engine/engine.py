@@ -27,6 +27,10 @@ from rollmill.jobs.optimal_sampling.token_sampler import TokenSampler, Uniforms,
 SIDES = (0, 1)
 MAX_ATTEMPTS = 8
 """Number of times that a sample which falls out of step begins again."""
+_PARALLEL = (
+    *("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"),
+    *("decode_context_parallel_size", "prefill_context_parallel_size"),
+)
 
 
 class Job(NamedTuple):
@@ -65,13 +69,12 @@ class PairEngine:
     def __init__(self, arguments: Sequence[str], adapters: Sequence[str | None]) -> None:
         parser = EngineArgs.add_cli_args(FlexibleArgumentParser(prog="--vllm_args"))
         engine_args = EngineArgs.from_cli_args(parser.parse_args(list(arguments)))
+        _check(engine_args)
         engine_args.skip_tokenizer_init = True
         engine_args.async_scheduling = False  # the tokens of a step are known before the next one is scheduled
         engine_args.logits_processors = [PairProcessor]
         self.vllm = LLMEngine.from_engine_args(engine_args)
         config = self.vllm.vllm_config
-        if config.parallel_config.world_size > 1:
-            raise InputError("--vllm_args: one engine of a pair is on one device: leave out parallel sizes")
         paths = list(dict.fromkeys(filter(None, adapters)))
         lora = {path: LoRARequest(f"adapter_{number}", number, path) for number, path in enumerate(paths, 1)}
         self.lora = [lora[path] if path else None for path in adapters]
@@ -204,3 +207,15 @@ class PairEngine:
         self.vllm.abort_request([f"{number}-{side}" for side in SIDES])
         active.pop(number, None)
         BATCH.samples.pop(number, None)
+
+
+def _check(engine_args: EngineArgs) -> None:
+    """Raise `InputError` for values with which the rows of a pair are not kept in step, before anything is loaded.
+
+    Flags are checked before this process starts; these may come from abbreviations, or from a file of flags.
+    """
+    for name in _PARALLEL:
+        if (getattr(engine_args, name, 1) or 1) > 1:
+            raise InputError(f"--vllm_args: one engine of a pair is on one device: leave out {name}")
+    if getattr(engine_args, "speculative_config", None):
+        raise InputError("--vllm_args: the pair engine draws one token a step: leave out speculative_config")

@@ -2,7 +2,8 @@
 
 Connects to a Unix socket. Messages are JSON objects:
 
-- It first receives `{"arguments": [...], "adapters": [theta, t]}`, and answers `{"ready": {"longest", "step_tokens"}}`.
+- It first receives `{"arguments": [...], "adapters": [theta, t]}`, and answers `{"ready": {"longest", "step_tokens"}}`,
+  or `{"failed": "message"}` for arguments with which it does not start.
 - To `{"job": {...}, "samples": [{...}]}` it answers `{"decoded": {...}}` for each sample, then `{"done": {"redone"}}`,
   or `{"failed": "message"}`.
 - `{"stop": true}` during a job ends the job, with `done`.
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
-from rollmill.errors import RollmillError
+from rollmill.errors import InputError, RollmillError
 from rollmill.jobs.optimal_sampling.pair_engine.engine import Job, PairEngine
 from rollmill.jobs.optimal_sampling.pair_engine.link import PairSocket
 from rollmill.jobs.optimal_sampling.samples import SampleRequest
@@ -28,7 +29,11 @@ def main(argv: Sequence[str]) -> None:
     """Serve one connection to its end."""
     with closing(PairSocket.to(argv[0])) as link:
         start = link.receive()
-        engine = PairEngine(start["arguments"], start["adapters"])
+        try:
+            engine = PairEngine(start["arguments"], start["adapters"])
+        except InputError as error:
+            link.send({"failed": str(error)})
+            return
         link.send({"ready": {"longest": engine.context_length, "step_tokens": engine.step_tokens}})
         while True:
             try:

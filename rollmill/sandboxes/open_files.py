@@ -1,0 +1,99 @@
+"""Counts what open files of processes hold: deleted files, which no folder lists, and memory of the kernel."""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from rollmill.sandboxes.mappings import deleted_files
+from rollmill.sandboxes.processes import Process, ProcessTable
+
+_BLOCK = 512
+_KIB = 1 << 10
+_FILE = 1 * _KIB
+_PIPE = 65 * _KIB
+"""16 pages and their records: the filter keeps the size that a pipe begins with."""
+_INOTIFY = 16_384 * 304
+"""A full queue of events (fs.inotify.max_queued_events) with long names."""
+_WATCHED = 1280
+"""An inotify watch, and the inode that it keeps in memory."""
+_POLLED = 256
+"""An entry of an epoll instance."""
+
+
+@dataclass
+class OpenFiles:
+    """Open files of a namespace's processes."""
+
+    deleted: dict[tuple[int, int], int] = field(default_factory=dict)
+    """Bytes on disk of each deleted file, by device and inode."""
+    kernel: int = 0
+    """Upper bound in bytes of the kernel's memory for them."""
+    hidden: bool = False
+    """Whether there may be files that this user cannot count: of a process that hides, mapped, or in a socket."""
+
+
+def read_open_files(table: ProcessTable, processes: Sequence[Process], devices: Collection[int]) -> OpenFiles:
+    """Return the open files of all processes.
+
+    Args:
+        table: Of the namespace.
+        processes: The processes.
+        devices: Device numbers of the file systems whose deleted files count.
+    """
+    files = OpenFiles()
+    pipes: set[int] = set()
+    for process in processes:
+        try:
+            names = table.names(f"{process.folder}/fd")
+        except PermissionError:
+            files.hidden = True
+            continue
+        for name in names:
+            path = f"{process.folder}/fd/{name}"
+            with suppress(PermissionError):
+                status = table.status(path)
+                if status is None:
+                    continue
+                files.kernel += _FILE
+                if stat.S_ISREG(status.st_mode):
+                    if not status.st_nlink and status.st_dev in devices:
+                        files.deleted[status.st_dev, status.st_ino] = status.st_blocks * _BLOCK
+                elif stat.S_ISFIFO(status.st_mode):
+                    pipes.add(status.st_ino)
+                elif not stat.S_IFMT(status.st_mode):
+                    files.kernel += _anonymous(table, process, name, len(names))
+        for key, size in deleted_files(table, process).items():
+            if key[0] in devices and key not in files.deleted:
+                files.hidden |= size is None
+                files.deleted[key] = size or 0
+    files.kernel += len(pipes) * _PIPE
+    return files
+
+
+def carried_in_sockets(table: ProcessTable, processes: Sequence[Process]) -> bool:
+    """Return whether files are on their way in sockets, where no table of open files lists them."""
+    sockets: set[int] = set()
+    for process in processes:
+        with suppress(PermissionError):
+            for name in table.names(f"{process.folder}/fd"):
+                link = table.link(f"{process.folder}/fd/{name}")
+                if not link.startswith("socket:"):
+                    continue
+                sockets.add(int(link[8:-1]))
+                match = re.search(rb"^scm_fds:\s+(\d+)", table.content(f"{process.folder}/fdinfo/{name}"), re.MULTILINE)
+                if match and int(match[1]):
+                    return True
+    used = re.search(rb"sockets: used (\d+)", table.content("1/net/sockstat"))
+    return used is not None and int(used[1]) > len(sockets)
+
+
+def _anonymous(table: ProcessTable, process: Process, name: str, open_files: int) -> int:
+    """Return the bytes of an epoll instance or an inotify instance beyond those of any file."""
+    link = table.link(f"{process.folder}/fd/{name}")
+    if "inotify" in link:
+        return _INOTIFY + table.content(f"{process.folder}/fdinfo/{name}").count(b"inotify") * _WATCHED
+    return open_files * _POLLED if "eventpoll" in link else 0
