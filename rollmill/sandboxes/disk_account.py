@@ -37,7 +37,7 @@ class DiskAccount:
         self.devices = {folder.stat().st_dev for folder in folders}
         self._du: subprocess.Popen[bytes] | None = None
         self._began = self._next = self._earliest = 0.0
-        self._start = self._at_du = self._free()
+        self._start = self._at_du = self._at_look = self._free()
         self._named: int | None = None
         self._named_before = 0
         self._unreadable = False
@@ -53,6 +53,8 @@ class DiskAccount:
 
     def due(self) -> bool:
         """Return whether it is time to count."""
+        if self._lost(self._at_look) > self._step():
+            return True
         if self._du:
             return self._du.poll() is not None
         now = time.monotonic()
@@ -60,6 +62,7 @@ class DiskAccount:
 
     def exceeds(self, table: ProcessTable, processes: Sequence[Process], files: OpenFiles) -> bool:
         """Start or read `du`; return whether the files take too much, as far as is known."""
+        self._at_look = self._free()
         deleted = sum(files.deleted.values())
         named = self._measure()
         if named is None:
@@ -90,6 +93,8 @@ class DiskAccount:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
+            return None
+        if self._du.poll() is None:
             return None
         output, _ = self._du.communicate()
         self._unreadable = self._du.returncode != 0

@@ -60,13 +60,13 @@ class MemoryAccount:
         self._read_mappings(processes, mapped, kernel)
         others = kernel + tables + self.open_files + self._areas + self._hidden
         self.bound = resident + others + self._swapped(processes)
-        if self.bound <= self._most:
-            return False
+        if self.bound <= self._most or others > self._most:
+            return self.bound > self._most
         estimate = self._estimate(processes)
         if estimate is not None and estimate + others <= self._most:
             return False
         began = time.monotonic()
-        self._exact = proportional(self._table, processes)
+        self._exact = proportional(self._table, processes, self._most - others)
         self._exact_rss = {process.pid: process.resident for process in processes}
         self._exact_free = self._memory.available()
         self._exact_s = time.monotonic()
@@ -144,14 +144,16 @@ class FreeMemory:
         os.close(self._file)
 
 
-def proportional(table: ProcessTable, processes: Sequence[Process]) -> int:
-    """Return the bytes that the processes hold together, in memory and in swap.
+def proportional(table: ProcessTable, processes: Sequence[Process], most: int) -> int:
+    """Return the bytes that the processes hold together, in memory and in swap; if above `most`, at least that many.
 
     A page that they share counts once. Shared anonymous memory and files in /dev/shm are left out: their objects
     count elsewhere, whole.
     """
     total = 0
     for process in _distinct(processes):
+        if total > most:
+            break
         rollup = table.content(f"{process.folder}/smaps_rollup")
         if b"Pss_Anon" in rollup:
             total += sum(_kib(rollup, name) for name in (b"Pss_Anon", b"Pss_File", b"SwapPss"))
