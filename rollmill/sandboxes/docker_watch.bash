@@ -7,7 +7,7 @@
 #   end    kill what the command has left; answer: ended OOM_KILLS
 #
 # While a command runs it writes "." at least once a second, "counting" before it stops the processes to count files,
-# and "over cpu", "over memory" or "over disk" when it has killed them. Its first line is
+# and "over cpu", "over memory" or "over disk" when it kills them. Its first line is
 # "ready SINCE PID COUNTERS", or "fault TEXT".
 #
 # $0: name of the sandbox, the last argument of its first process. $1: time in seconds from which on changed files
@@ -305,8 +305,8 @@ while :; do
     if (( code > 128 )); then
         check
         [[ $over ]] || continue
+        echo "over $over"  # first, so that it arrives before the engine reports that the command has ended
         kill -9 -1
-        echo "over $over"
         running=
     elif (( code )); then
         exit 0  # the client has ended

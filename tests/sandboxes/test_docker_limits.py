@@ -15,7 +15,7 @@ from rollmill.errors import InputError
 from rollmill.sandboxes.docker import DockerHost
 from rollmill.sandboxes.sandbox import Limits, SandboxSpec
 from tests.sandboxes.docker_evasions import EVASIONS
-from tests.sandboxes.engine import IMAGE, change_image
+from tests.sandboxes.engine import IMAGE, change_image, import_image
 from tests.sandboxes.test_docker import names
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
@@ -39,25 +39,29 @@ def host(engine):
 
 
 @pytest.fixture(scope="module")
-def sandbox(host):
+def image(engine, images):
+    return import_image(engine, images / "small", "rollmill-test-ctypes:1", with_ctypes=True)
+
+
+@pytest.fixture(scope="module")
+def sandbox(host, image):
     """A sandbox whose commands are root's."""
-    return host.start(SandboxSpec(image=IMAGE, limits=LIMITS))
+    return host.start(SandboxSpec(image=image, limits=LIMITS))
 
 
 @pytest.fixture(scope="module")
-def of_user(host, engine):
+def of_user(host, engine, image):
     """A sandbox whose commands are an ordinary user's, with a volume at /data."""
-    image = change_image(
-        engine, "rollmill-test-user:1", "mkdir -m 777 /data", "USER 1000:1000", "VOLUME /data", "WORKDIR /tmp"
-    )
-    return host.start(SandboxSpec(image=image, limits=LIMITS))
+    changes = ["USER 1000:1000", "VOLUME /data", "WORKDIR /tmp"]
+    changed = change_image(engine, image, "rollmill-test-user:1", "mkdir -m 777 /data", *changes)
+    return host.start(SandboxSpec(image=changed, limits=LIMITS))
 
 
 @pytest.fixture(scope="module")
-def without_setpriv(host, engine):
+def without_setpriv(host, engine, image):
     """A sandbox whose commands can end the process that counts."""
-    image = change_image(engine, "rollmill-test-bare:1", "rm /usr/bin/setpriv")
-    return host.start(SandboxSpec(image=image, limits=LIMITS))
+    changed = change_image(engine, image, "rollmill-test-bare:1", "rm /usr/bin/setpriv")
+    return host.start(SandboxSpec(image=changed, limits=LIMITS))
 
 
 def attempt(sandbox, program: str):
@@ -120,6 +124,15 @@ time.sleep(20)
     done = attempt(sandbox, program)
     assert done.killed_by == MESSAGES["disk"]
     sandbox.execute("> /etc/hosts; > /etc/resolv.conf")
+
+
+def test_limits_hold_for_a_program_that_answers_cases(sandbox):
+    sandbox.execute("rm -rf /tmp/*")
+    program = EVASIONS["deleted files"].program.replace("print(number + 1, flush=True)", "")
+    command = f"exec python3 /dev/fd/3 3<<'END'\n{program}\nEND"
+    done = sandbox.answer_cases(command, ["a"], timeout_s=30, most_bytes=1000, env={})
+    assert (len(done.outputs), done.returncode) == (0, 137)
+    assert MESSAGES["disk"] in str(done.fault)
 
 
 def test_files_over_the_limit_can_be_deleted(sandbox):
@@ -198,7 +211,7 @@ a, b = socket.socketpair()
 socket.send_fds(a, [b'x'], [file.fileno()])
 server = socket.create_server(('127.0.0.1', 0))
 client = socket.create_connection(server.getsockname())
-subprocess.run(['git', '-C', '/workspace', 'status', '--porcelain'], check=True)
+subprocess.run(['git', 'init', '-q', '/tmp/new'], check=True, stderr=subprocess.DEVNULL)
 print('done')
 """
     done = attempt(sandbox, program)
@@ -227,7 +240,7 @@ def test_processes_of_the_host_are_refused(engine, run_args):
         DockerHost(docker_host=engine, run_args=run_args)
 
 
-def test_limits_hold_for_a_client_that_is_an_ordinary_user(engine, tmp_path):
+def test_limits_hold_for_a_client_that_is_an_ordinary_user(engine, image):
     user = ["setpriv", "--reuid", "12345", "--regid", "12345", "--clear-groups"]
     project = Path(__file__).parents[2]
     if subprocess.run([*user, sys.executable, "-c", "import rollmill"], cwd=project, capture_output=True).returncode:
@@ -240,7 +253,7 @@ def test_limits_hold_for_a_client_that_is_an_ordinary_user(engine, tmp_path):
         from rollmill.sandboxes.sandbox import Limits, SandboxSpec
         from tests.sandboxes.docker_evasions import EVASIONS
         with DockerHost(docker_host={engine!r}) as host:
-            sandbox = host.start(SandboxSpec(image={IMAGE!r}, limits=Limits.model_validate({LIMITS.model_dump()!r})))
+            sandbox = host.start(SandboxSpec(image={image!r}, limits=Limits.model_validate({LIMITS.model_dump()!r})))
             program = EVASIONS["deleted files"].program
             print(sandbox.execute(f"exec python3 /dev/fd/3 3<<'END'\\n{{program}}\\nEND").killed_by)
     """
