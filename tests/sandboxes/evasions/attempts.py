@@ -1,4 +1,4 @@
-"""Runs evasions in sandboxes: `python -m tests.sandboxes.evasions.attempts IMAGES ROOT USER NAME...` prints each attempt.
+"""Runs evasions in sandboxes: `python -m tests.sandboxes.evasions.attempts IMAGES ROOT USER`, with names on its input.
 
 An ordinary user may not be able to read this interpreter's files: everything is imported before the user is changed.
 """
@@ -11,6 +11,8 @@ import os
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import packaging.requirements  # noqa: F401  as the host does
 
 from rollmill.sandboxes.bubblewrap import BubblewrapHost
 from rollmill.sandboxes.sandbox import Limits, SandboxSpec
@@ -74,8 +76,8 @@ def attempt(host: BubblewrapHost, name: str) -> Attempt:
         sandbox.close()
 
 
-def main(images: str, root: str, user: str, *names: str) -> None:
-    """Print the attempts as lines of JSON, made as the user of that number."""
+def main(images: str, root: str, user: str) -> None:
+    """Make attempts as the user of that number, and write each as a line of JSON."""
     number = int(user)
     os.setgroups([])
     os.setresgid(number, number, number)
@@ -83,8 +85,9 @@ def main(images: str, root: str, user: str, *names: str) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # as a program that this user has started
     sys._base_executable = "/usr/bin/python3"  # type: ignore[attr-defined]
     with BubblewrapHost(Path(images), root=Path(root), packages=[]) as host:
-        for name in names:
-            print(json.dumps(asdict(attempt(host, name))), flush=True)
+        for line in sys.stdin:
+            sys.stdout.write(json.dumps(asdict(attempt(host, line.strip()))) + "\n")
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -273,12 +273,8 @@ static int carried_sockets(void) {
         int ends[2];
         if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends)) break;
         flood(ends[0]), flood(ends[1]);
-        if (carry(carrier[0], ends[0]) < 0 || carry(carrier[0], ends[1]) < 0) {
-            close(carrier[1]); // everything in flight ends; a new carrier inside of another would not
-            socketpair(AF_UNIX, SOCK_STREAM, 0, carrier);
-            sleep(1);
-            break;
-        }
+        if (carry(carrier[0], ends[0]) < 0 || carry(carrier[0], ends[1]) < 0)
+            if (socketpair(AF_UNIX, SOCK_STREAM, 0, carrier)) break;
         close(ends[0]), close(ends[1]);
     }
     rest();
