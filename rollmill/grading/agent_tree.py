@@ -80,7 +80,7 @@ def read_change(
 
 
 def _read_change(reader: TreeReader, start: PatchBase, allowed: Sequence[str], limits: TreeLimits) -> AgentChange:
-    files = _index(reader.list(most=limits.listed + len(start.digests)))
+    files = _index(reader.list_files(most=limits.listed + len(start.digests)))
     ignored = start.ignored(files)
     counted = {path: file for path, (_, file) in files.items() if path not in ignored}
     digests = _digests(reader, {path: files[path] for path in counted}, start)

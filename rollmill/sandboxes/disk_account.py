@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
@@ -17,6 +19,9 @@ _SHARE = 20
 """`du` may run for 1/20 of the time; for half of it while the file system fills."""
 _FILE = 1 << 10
 """Bytes that a file counts beside its blocks: its inode and name."""
+_COUNT = 'du -sckx -- "$@"; blocks=$?; du -scx --inodes -- "$@" && exit $blocks'
+_UNITS = (1 << 10, _FILE)
+"""Bytes of the units that these two count."""
 
 
 class DiskAccount:
@@ -30,9 +35,9 @@ class DiskAccount:
         self._folders = folders
         self._most = most
         self.devices = {folder.stat().st_dev for folder in folders}
-        self._du: list[subprocess.Popen[bytes]] = []
+        self._du: subprocess.Popen[bytes] | None = None
         self._began = self._next = self._earliest = 0.0
-        self._start = self._at_du = self._free()
+        self._start = self._at_du = self._at_look = self._free()
         self._named: int | None = None
         self._named_before = 0
         self._unreadable = False
@@ -40,7 +45,7 @@ class DiskAccount:
     @property
     def running(self) -> bool:
         """Return whether `du` runs."""
-        return bool(self._du)
+        return self._du is not None
 
     def free_for(self) -> int:
         """Return the bytes that can be written before the disk can hold 1.25 times the limit."""
@@ -48,13 +53,16 @@ class DiskAccount:
 
     def due(self) -> bool:
         """Return whether it is time to count."""
+        if self._lost(self._at_look) > self._step():
+            return True
         if self._du:
-            return all(du.poll() is not None for du in self._du)
+            return self._du.poll() is not None
         now = time.monotonic()
         return now >= self._next or (now >= self._earliest and self._lost(self._at_du) > self._step())
 
     def exceeds(self, table: ProcessTable, processes: Sequence[Process], files: OpenFiles) -> bool:
         """Start or read `du`; return whether the files take too much, as far as is known."""
+        self._at_look = self._free()
         deleted = sum(files.deleted.values())
         named = self._measure()
         if named is None:
@@ -67,41 +75,39 @@ class DiskAccount:
 
     def close(self) -> None:
         """Kill the running `du`."""
-        for du in self._du:
+        if self._du:
             with suppress(ProcessLookupError):
-                du.kill()
-            du.communicate()
-        self._du = []
+                os.killpg(self._du.pid, signal.SIGKILL)
+            self._du.communicate()
+            self._du = None
 
     def _measure(self) -> int | None:
-        """Return the bytes of the files with a name; None where they are being counted."""
+        """Start to count the files with a name, or return their bytes; None where they are being counted."""
         now = time.monotonic()
-        if not self._du:
+        if self._du is None:
             self._began, self._at_du = now, self._free()
-            self._du = [self._start_du("-sckx"), self._start_du("-scx", "--inodes")]
+            self._du = subprocess.Popen(
+                ["/bin/sh", "-c", _COUNT, "du", *map(str, self._folders)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
             return None
-        totals = []
-        self._unreadable = False
-        for du in self._du:
-            sizes, _ = du.communicate()
-            self._unreadable |= du.returncode != 0
-            totals.append(int(sizes.splitlines()[-1].split()[0]) if sizes else 0)
-        self._du = []
+        if self._du.poll() is None:
+            return None
+        output, _ = self._du.communicate()
+        self._unreadable = self._du.returncode != 0
+        self._du = None
+        totals = [int(line.split()[0]) for line in output.splitlines() if line.endswith(b"\ttotal")]
         took = now - self._began
         self._earliest = now + took
         self._next = now + max(_SHARE * took, _EVERY_S)
-        first, self._named = self._named is None, totals[0] * 1024 + totals[1] * _FILE
-        if first:
-            self._named_before = self._named
+        if len(totals) == len(_UNITS):
+            first, self._named = self._named is None, sum(map(operator.mul, totals, _UNITS))
+            if first:
+                self._named_before = self._named
         return self._named
-
-    def _start_du(self, *options: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            ["du", *options, "--", *map(str, self._folders)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
 
     def _step(self) -> int:
         """Return the bytes by which the file system fills before the files are counted again."""

@@ -12,7 +12,7 @@ import hashlib
 import shlex
 import uuid
 
-from rollmill.sandboxes.sandbox import Execution, Sandbox, SandboxError
+from rollmill.sandboxes.sandbox import CommandRunner, Execution, Sandbox, SandboxError
 from rollmill.sandboxes.timed_sandbox import TimedSandbox
 from rollmill.sandboxes.tree_limits import TreeLimits
 
@@ -28,7 +28,7 @@ _TIMEOUT_S = 120.0
 _CLEAN = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "BASH_ENV": "", "LD_PRELOAD": "", "LD_LIBRARY_PATH": ""}
 
 
-def write_file(sandbox: Sandbox, path: str, data: bytes) -> None:
+def write_file(sandbox: CommandRunner, path: str, data: bytes) -> None:
     """Write a file and its folders atomically: it gets its name only after its SHA-256 was checked.
 
     Raises `SandboxError`, of type `contents` where the sandbox does not accept it.
@@ -44,7 +44,7 @@ def write_file(sandbox: Sandbox, path: str, data: bytes) -> None:
     _must(sandbox, f"{check} && mv -fT -- {part_name} {name} || {{ rm -f -- {part_name}; exit 1; }}", path)
 
 
-def read_file(sandbox: Sandbox, path: str, *, most: int) -> bytes:
+def read_file(sandbox: CommandRunner, path: str, *, most: int) -> bytes:
     """Return the content of a regular file of at most `most` bytes.
 
     Raises `SandboxError`, of type `contents` where there is no such file, it is longer, or it arrives incomplete.
@@ -110,12 +110,12 @@ def read_tree(sandbox: Sandbox, cwd: str, *, most: int, limits: TreeLimits | Non
         run_clean(sandbox, f"rm -f {archive}")
 
 
-def run_clean(sandbox: Sandbox, command: str) -> Execution:
+def run_clean(sandbox: CommandRunner, command: str) -> Execution:
     """Run a command with the system's own programs. Raises `SandboxError` where the sandbox failed."""
     return sandbox.execute(command, cwd="/", env=_CLEAN, timeout_s=_TIMEOUT_S)
 
 
-def _must(sandbox: Sandbox, command: str, path: str) -> None:
+def _must(sandbox: CommandRunner, command: str, path: str) -> None:
     done = run_clean(sandbox, f"set -o pipefail; {command}")
     if done.returncode:
         message = done.output.strip()[-200:] or f"return code {done.returncode}"

@@ -11,6 +11,10 @@ from rollmill.sandboxes.processes import Process, ProcessTable
 
 _AREA = 288
 """Bytes of the kernel's record of a mapping (vm_area_struct and its place in the tree)."""
+_LONGEST_MAPS = 512 << 10
+"""Bytes of /proc/PID/maps that are read: thousands of mappings."""
+_MOST_AREAS = 65_530
+"""Mappings of a process with more than that (vm.max_map_count)."""
 _SHARED = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) (\S+) (\d+) +(/dev/zero|/SYSV\S*) \(deleted\)$", re.M)
 _DELETED = re.compile(rb"^([0-9a-f]+-[0-9a-f]+) \S+ [0-9a-f]+ ([0-9a-f]+:[0-9a-f]+) (\d+) +/.* \(deleted\)$", re.M)
 _BLOCK = 512
@@ -25,15 +29,18 @@ class Mappings:
     shared: dict[int, int] = field(default_factory=dict)
     """Bytes of each shared anonymous object, by inode: it keeps pages that no page table maps."""
     unmeasured: int = 0
-    """Shared objects whose size is not known, but at least what is mapped: only root may ask for it."""
+    """Shared objects of unknown size, at least what is mapped, since only root may ask; and unread processes."""
 
 
 def read_mappings(table: ProcessTable, processes: Iterable[Process]) -> Mappings:
     """Return the mappings of the processes; those that have gone, or cannot be read, have none."""
     mappings = Mappings()
     for process in processes:
-        content = table.content(f"{process.folder}/maps")
+        content = table.content(f"{process.folder}/maps", _LONGEST_MAPS)
         mappings.areas += content.count(b"\n") * _AREA
+        if len(content) >= _LONGEST_MAPS:
+            mappings.areas += _MOST_AREAS * _AREA
+            mappings.unmeasured += 1
         if b" (deleted)" not in content:
             continue
         for first, last, offset, _, inode, _ in _SHARED.findall(content):
@@ -48,12 +55,17 @@ def read_mappings(table: ProcessTable, processes: Iterable[Process]) -> Mappings
 
 
 def deleted_files(table: ProcessTable, process: Process) -> dict[tuple[int, int], int | None]:
-    """Return the bytes of deleted files that are mapped, by device and inode; None for a size that may not be read."""
+    """Return the bytes of deleted files that are mapped, by device and inode; None for a size that is not known.
+
+    Where there are too many mappings to read, an inode 0 stands for what the rest may hold.
+    """
     files: dict[tuple[int, int], int | None] = {}
-    content = table.content(f"{process.folder}/maps")
+    content = table.content(f"{process.folder}/maps", _LONGEST_MAPS)
     for place, device, inode in _DELETED.findall(content) if b" (deleted)" in content else []:
         major, minor = (int(part, 16) for part in device.split(b":"))
         files[os.makedev(major, minor), int(inode)] = _measured(table, process, place.decode())
+    if len(content) >= _LONGEST_MAPS:
+        files[0, 0] = None
     return files
 
 

@@ -13,8 +13,9 @@ from rollmill.sandboxes.processes import Process, ProcessTable
 
 _PAGES_PER_TABLE = 512
 """Pages of an address space to one page of its page table."""
+_SMALL_TABLE = 1 << 20
 _LONGEST_S = 0.5
-"""Longest time between two readings of mappings."""
+"""Longest time between two readings of mappings, and that an exact size is used for."""
 _READING_SHARE = 20
 """Reading mappings may take 1/20 of the time, and more only while the machine's free memory shrinks."""
 _EXACT_PAUSE = 4
@@ -25,8 +26,9 @@ class MemoryAccount:
     """Says whether the processes hold more than `most` bytes.
 
     First an upper bound is made, of what costs little to read: resident pages, counted for each process, page tables by
-    the size of the address spaces, and `KernelMemory`. Mappings are read only where the address spaces could hold more
-    than the limit, and what processes really share only where the bound exceeds the limit.
+    the size of the address spaces, and `KernelMemory`. Mappings are read twice a second, and at once where the address
+    spaces could hold more than the limit or the machine loses memory. What processes really share is read only where
+    the bound exceeds the limit.
     """
 
     def __init__(self, table: ProcessTable, most: int) -> None:
@@ -42,7 +44,7 @@ class MemoryAccount:
         self._next_s = 0.0
         self._exact: int | None = None
         self._exact_rss: dict[int, int] = {}
-        self._exact_next_s = 0.0
+        self._exact_s = self._exact_next_s = 0.0
         self._exact_free = self._before
         self.bound = 0
         """Upper bound in bytes, of the last look."""
@@ -54,24 +56,21 @@ class MemoryAccount:
         mapped = sum(process.mapped for process in processes)
         resident = sum(process.resident for process in processes)
         kernel = self._kernel.bound(self._table, processes)
-        tables = mapped // _PAGES_PER_TABLE
-        if mapped + kernel > self._most:
-            self._read_mappings(processes, mapped)
-        else:
-            self._hidden = self._areas = 0
-        others = kernel + self.open_files + self._areas + self._hidden
-        self.bound = resident + tables + others + self._swapped(processes)
-        if self.bound <= self._most:
-            return False
+        tables = sum(map(self._page_tables, processes))
+        self._read_mappings(processes, mapped, kernel)
+        others = kernel + tables + self.open_files + self._areas + self._hidden
+        self.bound = resident + others + self._swapped(processes)
+        if self.bound <= self._most or others > self._most:
+            return self.bound > self._most
         estimate = self._estimate(processes)
         if estimate is not None and estimate + others <= self._most:
             return False
         began = time.monotonic()
-        self._exact = proportional(self._table, processes)
+        self._exact = proportional(self._table, processes, self._most - others)
         self._exact_rss = {process.pid: process.resident for process in processes}
         self._exact_free = self._memory.available()
-        ended = time.monotonic()
-        self._exact_next_s = ended + _EXACT_PAUSE * (ended - began)
+        self._exact_s = time.monotonic()
+        self._exact_next_s = self._exact_s + _EXACT_PAUSE * (self._exact_s - began)
         return self._exact + others > self._most
 
     def shrunk(self) -> int:
@@ -82,11 +81,15 @@ class MemoryAccount:
         """Close the files."""
         self._memory.close()
 
-    def _read_mappings(self, processes: Sequence[Process], mapped: int) -> None:
-        """Update what mappings hide: shared objects beyond their resident pages, and the records of mappings."""
+    def _read_mappings(self, processes: Sequence[Process], mapped: int, kernel: int) -> None:
+        """Update what mappings hide: shared objects beyond their resident pages, and the records of mappings.
+
+        Address spaces that are smaller than the limit can do so, too, where an object is larger than its mapping.
+        """
         now = time.monotonic()
         shrinks = self.shrunk() > self.bound + self._most // 8
-        due = mapped != self._mapped or shrinks or now >= self._read_s + _LONGEST_S
+        large = mapped + kernel > self._most and mapped != self._mapped
+        due = large or shrinks or now >= self._read_s + _LONGEST_S
         if not due or (now < self._next_s and not shrinks):
             return
         self._mapped = mapped
@@ -103,13 +106,18 @@ class MemoryAccount:
 
     def _estimate(self, processes: Sequence[Process]) -> int | None:
         """Return an upper bound from the last exact size and what each process has grown by; None where it is old."""
-        if self._exact is None:
+        now = time.monotonic()
+        if self._exact is None or now > max(self._exact_s + _LONGEST_S, self._exact_next_s):
             return None
         grown = sum(max(process.resident - self._exact_rss.get(process.pid, 0), 0) for process in processes)
         shrunk = self._exact_free - self._memory.available()
-        if time.monotonic() < self._exact_next_s and shrunk < self._most // 16:
+        if now < self._exact_next_s and shrunk < self._most // 16:
             return self._exact  # an exact size is expensive for many processes, and the machine has not lost memory
         return self._exact + grown
+
+    def _page_tables(self, process: Process) -> int:
+        most = process.mapped // _PAGES_PER_TABLE
+        return most if most <= _SMALL_TABLE else _kib(self._table.content(f"{process.folder}/status"), b"VmPTE")
 
     def _swapped(self, processes: Sequence[Process]) -> int:
         if not self._memory.swaps():
@@ -136,23 +144,23 @@ class FreeMemory:
         os.close(self._file)
 
 
-def proportional(table: ProcessTable, processes: Sequence[Process]) -> int:
-    """Return the bytes that the processes hold together, in memory, in swap and in page tables.
+def proportional(table: ProcessTable, processes: Sequence[Process], most: int) -> int:
+    """Return the bytes that the processes hold together, in memory and in swap; if above `most`, at least that many.
 
     A page that they share counts once. Shared anonymous memory and files in /dev/shm are left out: their objects
     count elsewhere, whole.
     """
     total = 0
     for process in _distinct(processes):
+        if total > most:
+            break
         rollup = table.content(f"{process.folder}/smaps_rollup")
-        tables = _kib(table.content(f"{process.folder}/status"), b"VmPTE")
         if b"Pss_Anon" in rollup:
             total += sum(_kib(rollup, name) for name in (b"Pss_Anon", b"Pss_File", b"SwapPss"))
         elif rollup:
             total += _kib(rollup, b"Pss") + _kib(rollup, b"SwapPss")
         else:  # the process has just ended, or hides from this user
             total += process.resident
-        total += tables
     return total
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -20,6 +20,12 @@ _INOTIFY = 16_384 * 304
 """A full queue of events (fs.inotify.max_queued_events) with long names."""
 _WATCHED = 1280
 """An inotify watch, and the inode that it keeps in memory."""
+_LOCK = 256
+"""A lock of a range of a file; /proc/locks lists those of the namespace."""
+_LONGEST_LOCKS = 128 << 10
+"""Bytes of /proc/locks that are read, 2,000 locks: reading takes time that grows with the square of their number."""
+_MANY_LOCKS = 1 << 40
+"""What more locks count: no program under test needs them."""
 _POLLED = 256
 """An entry of an epoll instance."""
 
@@ -36,7 +42,7 @@ class OpenFiles:
     """Whether there may be files that this user cannot count: of a process that hides, mapped, or in a socket."""
 
 
-def read_open_files(table: ProcessTable, processes: Sequence[Process], devices: Collection[int]) -> OpenFiles:
+def read_open_files(table: ProcessTable, processes: Sequence[Process], devices: set[int]) -> OpenFiles:
     """Return the open files of all processes.
 
     Args:
@@ -67,10 +73,13 @@ def read_open_files(table: ProcessTable, processes: Sequence[Process], devices: 
                 elif not stat.S_IFMT(status.st_mode):
                     files.kernel += _anonymous(table, process, name, len(names))
         for key, size in deleted_files(table, process).items():
-            if key[0] in devices and key not in files.deleted:
-                files.hidden |= size is None
-                files.deleted[key] = size or 0
+            if size is None:
+                files.hidden |= key[0] in devices | {0} and key not in files.deleted
+            elif key[0] in devices:
+                files.deleted[key] = size
     files.kernel += len(pipes) * _PIPE
+    locks = table.content("locks", _LONGEST_LOCKS)
+    files.kernel += locks.count(b"\n") * _LOCK if len(locks) < _LONGEST_LOCKS else _MANY_LOCKS
     return files
 
 

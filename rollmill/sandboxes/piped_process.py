@@ -136,7 +136,7 @@ class PipedProcess:
         left = self._deadline - time.monotonic()
         self._broken = self._check.broken()
         if self._broken:
-            raise EndedTalkError(f"it was ended by the limit on {self._broken}")
+            raise EndedTalkError(self._end())
         if left <= 0:
             self._late = True
             raise EndedTalkError(f"its time of {self._timeout_s:.1f} s was over")
@@ -148,8 +148,12 @@ class PipedProcess:
         if self._running.wait(0.0, self._lines):
             self._running.read_rest(self._lines)
             self._ended = True
+            # Another container may have ended it for that.
+            self._broken = self._broken or self._check.broken()
 
     def _end(self) -> str:
+        if self._broken:
+            return f"it was ended by the limit on {self._broken}"
         return "it ended in the middle of a line" if len(self._lines) else "it ended"
 
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_LONGEST_FILE = 16 << 20
+_LONGEST_FILE = 1 << 20
 _PIECE = 1 << 16
+_SMALL_FILE = 2048
+"""A first piece below this size is the whole file: the kernel fills pages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +78,23 @@ class ProcessTable:
         finally:
             os.close(file)
 
-    def content(self, name: str) -> bytes:
-        """Return the content of a file of /proc; empty where it has gone or may not be read."""
-        pieces: list[bytes] = []
+    def content(self, name: str, most: int = _LONGEST_FILE) -> bytes:
+        """Return the content of a file of /proc, not much more than `most` bytes; empty where it cannot be read."""
+        content = b""
         with suppress(OSError):
             file = os.open(name, os.O_RDONLY, dir_fd=self._proc)
             try:
-                while (piece := os.read(file, _PIECE)) and len(pieces) * _PIECE < _LONGEST_FILE:
+                content = piece = os.read(file, _PIECE)
+                if len(piece) < _SMALL_FILE:
+                    return content
+                pieces, length = [content], len(content)
+                while (piece := os.read(file, _PIECE)) and length < most:
                     pieces.append(piece)
+                    length += len(piece)
+                content = b"".join(pieces)
             finally:
                 os.close(file)
-        return b"".join(pieces)
+        return content
 
     def status(self, path: str) -> os.stat_result | None:
         """Return the status of the file that a link of /proc leads to; None where it has gone.

@@ -111,13 +111,8 @@ class CaseAnswers(BaseModel):
         return sum(time.decode_s + time.answer_s + time.encode_s for time in self.times)
 
 
-class Sandbox(Protocol):
-    """One sandbox. Its work tree and /tmp stay from command to command; its processes do not."""
-
-    @property
-    def id(self) -> str:
-        """Return an id that is unique on its host."""
-        ...
+class CommandRunner(Protocol):
+    """Runs commands in a sandbox."""
 
     def execute(
         self,
@@ -135,6 +130,15 @@ class Sandbox(Protocol):
             timeout_s: Time limit in seconds; None for the sandbox's own.
             env: More environment variables.
         """
+        ...
+
+
+class Sandbox(CommandRunner, Protocol):
+    """One sandbox. Its work tree and /tmp stay from command to command; its processes do not."""
+
+    @property
+    def id(self) -> str:
+        """Return an id that is unique on its host."""
         ...
 
     def answer_cases(

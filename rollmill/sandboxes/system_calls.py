@@ -69,11 +69,11 @@ _OF_PROCESSES = {
 _OF_RULES = {
     "x86_64": {
         "mmap": 9, "socket": 41, "socketpair": 53, "setsockopt": 54, "clone": 56, "fcntl": 72, "splice": 275,
-        "prlimit64": 302,
+        "fallocate": 285, "prlimit64": 302,
     },
     "aarch64": {
-        "fcntl": 25, "splice": 76, "socket": 198, "socketpair": 199, "setsockopt": 208, "clone": 220, "mmap": 222,
-        "prlimit64": 261,
+        "fcntl": 25, "fallocate": 47, "splice": 76, "socket": 198, "socketpair": 199, "setsockopt": 208, "clone": 220,
+        "mmap": 222, "prlimit64": 261,
     },
 }  # fmt: skip
 _ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -96,6 +96,8 @@ RULES = [
     Rule("mmap", errno.ENOMEM, [Condition(3, [_MAP_HUGETLB], mask=_MAP_HUGETLB)]),
     Rule("fcntl", errno.EPERM, [Condition(1, [_F_SETPIPE_SZ])]),
     Rule("splice", errno.EINVAL),
+    # It would take space faster than anyone can count; the C library then writes zeros.
+    Rule("fallocate", errno.EOPNOTSUPP),
     Rule("prlimit64", errno.EPERM, [Condition(0, [0], equal=False)]),
     # Programs set sizes of buffers for speed alone, and many treat a failure as fatal: it succeeds and does nothing.
     Rule("setsockopt", 0, [Condition(1, [_SOL_SOCKET]), Condition(2, _BUFFER_SIZES)]),

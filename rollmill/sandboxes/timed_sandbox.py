@@ -16,11 +16,6 @@ class TimedSandbox:
         self._seconds = seconds
         self._end = time.monotonic() + seconds
 
-    @property
-    def id(self) -> str:
-        """Return the sandbox's id."""
-        return self.untimed.id
-
     def execute(
         self, command: str, *, cwd: str = "", timeout_s: float | None = None, env: Mapping[str, str] | None = None
     ) -> Execution:
@@ -36,7 +31,3 @@ class TimedSandbox:
         if left <= 0:
             raise SandboxError(f"it takes more than {self._seconds:g} seconds to read", type_="contents")
         return self.untimed.execute(command, cwd=cwd, timeout_s=min(left, timeout_s or left), env=env)
-
-    def close(self) -> None:
-        """Close the sandbox."""
-        self.untimed.close()

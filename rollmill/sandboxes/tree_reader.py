@@ -60,7 +60,7 @@ class TreeReader:
     ) -> None:
         run_clean(self._sandbox.untimed, f"rm -f {self._listing}*")
 
-    def list(self, *, most: int) -> list[ListedFile]:
+    def list_files(self, *, most: int) -> list[ListedFile]:
         """Return at most `most` entries; `.git` of any folder is left out. Raises `SandboxError` for more."""
         limits, listing = self._limits, self._listing
         # A path has no `//`, so that it ends where a link's target begins. What is too deep is listed one level deep,
@@ -104,7 +104,8 @@ class TreeReader:
         most = 20 * _BLOCK + sum(
             5 * _BLOCK + self._files[index].size + 2 * len(self._files[index].path) for index in chosen
         )
-        self._select(chosen, f"tar -cf - --hard-dereference --no-recursion --null -T - | head -c {most + 1}")
+        tar = "tar -cf - --hard-dereference --no-recursion --null -T -"
+        self._select(chosen, f"{{ {tar} || [ $? = {SIGPIPE} ]; }} | head -c {most + 1}")
         return read_file(self._sandbox, f"{self._listing}.out", most=most)
 
     def _select(self, chosen: Collection[int], command: str) -> None:

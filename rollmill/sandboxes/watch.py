@@ -22,10 +22,10 @@ _SHARE = 20
 """Looks may take 1/20 of the time; more only while the machine's free memory shrinks."""
 _FILES_EVERY_S = 1.0
 _MIB = 1 << 20
-_MEMORY_PER_S = (2 << 30) * (os.cpu_count() or 1)
-"""Bytes that programs may fill per second at most: 2 GiB for each processor."""
-_DISK_PER_S = 2 << 30
-"""Bytes that programs may write per second into the page cache."""
+_MEMORY_PER_S = (8 << 30) * min(os.cpu_count() or 1, 16)
+"""Twice the bytes that programs may fill per second: 4 GiB for each processor, as far as memory is that fast."""
+_DISK_PER_S = 4 << 30
+"""Twice the bytes that programs may write per second into the page cache."""
 
 
 class Watch:
@@ -76,7 +76,7 @@ class Watch:
             return f"limit of {limits.processes} processes"
         used_s = self._cpu.add(processes, began, self._share_of_time)
         disk_due = self._disk.due()
-        if disk_due or began >= self._files_next or self._shrunk > self._memory.bound + self._unseen():
+        if disk_due or began >= self._files_next or self._shrunk > self._memory.bound + limits.memory_mb * _MIB // 8:
             files = read_open_files(self._table, processes, self._disk.devices)
             took = time.monotonic() - began
             self._files_next = began + max(_FILES_EVERY_S, _SHARE * took)
@@ -106,7 +106,6 @@ class Watch:
         return max(self._limits.memory_mb * _MIB * 5 // 4 - self._memory.bound, _MIB)
 
     def _interval_s(self) -> float:
-        if self._disk.running:
-            return _COUNTING_DISK_S
         fastest = min(self._unseen() / _MEMORY_PER_S, self._disk.free_for() / _DISK_PER_S)
-        return min(max(fastest, _SHORTEST_S), _LONGEST_S)
+        longest = _COUNTING_DISK_S if self._disk.running else _LONGEST_S
+        return min(max(fastest, _SHORTEST_S), longest)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rollmill.grading.patch import Change
-from rollmill.grading.path_policy import refusal
+from rollmill.grading.path_policy import _Automaton, _simple, refusal
 
 
 def change(path: str, status: str = "M", mode: str = "100644") -> Change:
@@ -62,3 +64,23 @@ def test_refusal_names_the_kind_of_change() -> None:
     assert "x was added" in str(refusal([change("x", "A")], ["y"]))
     assert "x was deleted" in str(refusal([change("x", "D", "000000")], ["y"]))
     assert refusal([], []) is None
+
+
+PATTERNS = ["lib/*", "lib/*.py", "**/a.py", "lib/**", "lib/", "a?b", "*", "**", "lib/**/a", "l.b", "**/"]
+
+
+@given(st.sampled_from(PATTERNS), st.text(st.sampled_from("libapy./x\n"), max_size=12))
+def test_expression_and_automaton_agree(pattern: str, end: str) -> None:
+    expression, automaton = _simple(pattern), _Automaton(pattern)
+    assert expression is not None
+    for path in (end, "lib/" + end, end + "a.py", "lib/" + end + "/a"):
+        state = automaton.start
+        for character in path:
+            state = automaton.next_state(state, character)
+        assert (expression.fullmatch(path) is not None) == automaton.ends_in(state)
+
+
+def test_many_wildcards_do_not_backtrack() -> None:
+    pattern = "**/*a*a*a*a*a*a*a*a*a/**/*b*b*b*b*b*b*b"
+    assert refusal([change("a" * 3000 + "/" + "ab" * 20 + "c")], [pattern]) is not None
+    assert refusal([change("x/" + "a" * 30 + "/y/" + "b" * 30)], [pattern]) is None

@@ -19,9 +19,9 @@ import pytest
 
 IMAGE = "rollmill-test:1"
 _PROGRAMS = [
-    "bash", "base64", "cat", "chmod", "cp", "date", "dd", "dirname", "env", "find", "git", "grep", "head", "id", "ls",
-    "mkdir", "mv", "nohup", "rm", "sed", "setsid", "sh", "sha256sum", "sleep", "tail", "tar", "touch", "tr",
-    "true", "wc", "xargs", "yes",
+    "bash", "base64", "cat", "chmod", "cp", "date", "dd", "dirname", "env", "find", "git", "grep", "head", "id", "ln",
+    "ls", "mkdir", "mv", "nohup", "rm", "sed", "setpriv", "setsid", "sh", "sha256sum", "sleep", "sort", "stat", "tail",
+    "tar", "touch", "tr", "true", "wc", "xargs", "yes",
 ]  # fmt: skip
 _FLAGS = ["--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs"]
 
@@ -84,11 +84,14 @@ def running_engine() -> Iterator[str]:
         subprocess.run(f"umount -R {folder}/* 2>/dev/null; rm -rf {folder}", shell=True, check=False)
 
 
-def import_image(address: str, tree: Path, name: str = IMAGE) -> str:
-    """Makes an image of bash, git, coreutils and Python, with `tree` at its work directory."""
+def import_image(address: str, tree: Path, name: str = IMAGE, *, with_ctypes: bool = False) -> str:
+    """Makes an image of bash, git, coreutils and Python, with `tree` at its work directory.
+
+    `with_ctypes`: whether Python can call the C library.
+    """
     with tempfile.TemporaryFile() as file:
         with tarfile.open(fileobj=file, mode="w", dereference=False) as tar:
-            _add_system(tar)
+            _add_system(tar, with_ctypes)
             tar.add(tree, "workspace")
         file.seek(0)
         done = subprocess.run(
@@ -101,7 +104,18 @@ def import_image(address: str, tree: Path, name: str = IMAGE) -> str:
     return name
 
 
-def _add_system(tar: tarfile.TarFile) -> None:
+def change_image(address: str, image: str, name: str, command: str, *changes: str) -> str:
+    """Makes an image of another by running a bash command as root in a container; `changes`: lines of a Dockerfile."""
+    docker = ["docker", "-H", address]
+    started = ["run", "--detach", "--network", "none", "--entrypoint", "/bin/bash", image, "-c", command]
+    container = subprocess.run([*docker, *started], capture_output=True, text=True, check=True).stdout.strip()
+    options = [part for change in changes for part in ("--change", change)]
+    for arguments in (["wait", container], ["commit", *options, container, name], ["rm", container]):
+        subprocess.run([*docker, *arguments], capture_output=True, check=True)
+    return name
+
+
+def _add_system(tar: tarfile.TarFile, with_ctypes: bool) -> None:
     for folder in ("usr", "usr/bin", "usr/lib", "etc", "tmp", "root"):
         entry = tarfile.TarInfo(folder)
         entry.type, entry.mode = tarfile.DIRTYPE, 0o1777 if folder == "tmp" else 0o755
@@ -117,6 +131,9 @@ def _add_system(tar: tarfile.TarFile) -> None:
     entry.size = len(passwd)
     tar.addfile(entry, io.BytesIO(passwd))
     libraries = _libraries(python)
+    if with_ctypes:
+        for module in Path(f"/usr/lib/{python.name}/lib-dynload").glob("_ctypes.*.so"):
+            libraries |= _libraries(module)
     for program in _PROGRAMS:
         path = shutil.which(program, path="/usr/bin:/bin")
         assert path, program

@@ -185,6 +185,7 @@ def error(number: int) -> int:
         ("fcntl", [3, 1032], ALLOW),
         ("fcntl", [3, 1031, 1 << 20], error(errno.EPERM)),
         ("splice", [3, 0, 4], error(errno.EINVAL)),
+        ("fallocate", [3, 1, 0, 1 << 20], error(errno.EOPNOTSUPP)),
         ("prlimit64", [0, 7], ALLOW),
         ("prlimit64", [1, 7], error(errno.EPERM)),
         ("setsockopt", [3, 1, 2], ALLOW),

@@ -146,14 +146,16 @@ def test_next_owner_removes_containers_of_a_killed_one(engine):
         import os, signal
         from rollmill.sandboxes.docker import DockerHost
         from rollmill.sandboxes.sandbox import SandboxSpec
-        print(DockerHost(docker_host={engine!r}).start(SandboxSpec(image={IMAGE!r})).id, flush=True)
+        sandbox = DockerHost(docker_host={engine!r}).start(SandboxSpec(image={IMAGE!r}))
+        sandbox.execute("true")
+        print(sandbox.id, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
     """
     owner = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
     [left] = owner.stdout.split()
     assert left in names(engine)
     with DockerHost(docker_host=engine):
-        assert left not in names(engine)
+        assert names(engine) == []
 
 
 ECHO = """

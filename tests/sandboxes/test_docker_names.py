@@ -29,7 +29,7 @@ NAMES = [
 def engine(tmp_path):
     """Make a docker command that succeeds with everything; return it and its log of arguments."""
     command = tmp_path / "docker"
-    command.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n')
+    command.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls; echo "{{}}"\n')
     command.chmod(0o755)
     return DockerEngine(None, str(command)), tmp_path / "calls"
 

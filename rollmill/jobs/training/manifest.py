@@ -105,7 +105,10 @@ class TrainingManifest(BaseModel):
     git_commit: str | None
     host: str
     device: dict[str, Any] | None = None
-    """The hardware: `device`, `dtype` of the base's weights, `count`, and of GPUs `names` and `driver`."""
+    """The hardware: `device`, `dtype` of the base's weights, `count`, and of GPUs `names` and `driver`.
+
+    Where memory was estimated, also `gradient_checkpointing` and `load_in_4bit`, as they were decided.
+    """
     started_at: str
     ended_at: str | None = None
     result: Trained | None = Field(default=None)

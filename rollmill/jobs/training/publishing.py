@@ -22,6 +22,8 @@ CARD = "README.md"
 LOSS = "loss.png"
 _TRAINER_FILES = ("optimizer", "scheduler", "rng_state", "scaler", "trainer_state", "complete", CARD)
 """Prefixes of a checkpoint's files that are the trainer's own, for resuming."""
+_DECIDED = ("gradient_checkpointing", "load_in_4bit")
+"""Parameters that are decided where they are not given; see `MemoryPlan`."""
 _SHOWN_ELSEWHERE = frozenset({"model_path", "train_data", "validation_data", "output_dir", "merge"})
 """Parameters that the card leaves out of its table: it names them elsewhere."""
 
@@ -130,9 +132,11 @@ def _data(manifest: TrainingManifest, prepared: PreparedRows) -> str:
 
 
 def _hyperparameters(manifest: TrainingManifest) -> list[tuple[str, object]]:
+    # What was not asked for may have been decided by the GPU's memory.
+    decided = {name: value for name, value in (manifest.device or {}).items() if name in _DECIDED}
     return [
         (name, ", ".join(map(str, value)) if isinstance(value, list) else value)
-        for name, value in manifest.parameters.items()
+        for name, value in (manifest.parameters | decided).items()
         if name not in _SHOWN_ELSEWHERE and value is not None
     ]
 

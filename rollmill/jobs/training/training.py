@@ -6,6 +6,7 @@ import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rollmill.errors import InputError
 from rollmill.generation.lock import LOCK, lock_directory
@@ -26,7 +27,7 @@ from rollmill.jobs.training.manifest import (
     training_identity,
     training_versions,
 )
-from rollmill.jobs.training.memory_plan import check_four_bit
+from rollmill.jobs.training.memory_plan import check_four_bit, read_plan
 from rollmill.jobs.training.merging import MERGED
 from rollmill.jobs.training.metrics import METRICS, MetricsLine, cut_metrics, read_metrics
 from rollmill.jobs.training.parameters import TrainLora
@@ -86,10 +87,16 @@ def _train(manifest: TrainingManifest, work: TrainingWork, stop: Stop | None) ->
     publish(work, last.best_step or last.step)
     metrics = read_metrics(work.directory / METRICS)
     result = _result(work, last, prepared, metrics)
-    manifest = manifest.model_copy(update={"ended_at": now(), "result": result, "device": used_device(work)})
+    manifest = manifest.model_copy(update={"ended_at": now(), "result": result, "device": _device_and_savings(work)})
     write_card_and_plot(manifest, prepared, metrics, work.directory)
     manifest.write(work.directory)
     return manifest
+
+
+def _device_and_savings(work: TrainingWork) -> dict[str, Any] | None:
+    """Return the hardware of a run, with what was decided on it to save memory."""
+    used, plan = used_device(work), read_plan(work)
+    return used | plan.model_dump(exclude={"line"}) if used and plan and plan.line else used
 
 
 def _result(

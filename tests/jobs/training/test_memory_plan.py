@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from rollmill.errors import InputError
-from rollmill.jobs.training import memory_plan
+from rollmill.jobs.training import memory_plan, publishing, training
 from rollmill.jobs.training.advice import step_line
 from rollmill.jobs.training.data_files import DataFiles
 from rollmill.jobs.training.manifest import training_identity
@@ -151,6 +151,23 @@ def test_identity_of_a_run_without_savings_is_that_of_earlier_versions(make_work
     assert identity(gradient_checkpointing=False, load_in_4bit=False) == plain
     assert identity(gradient_checkpointing=True)["gradient_checkpointing"] is True
     assert identity(load_in_4bit=True)["load_in_4bit"] is True
+
+
+def test_decision_is_recorded_in_the_manifest_and_the_card(make_work, gpu):
+    gpu(1)
+    work = make_work()
+    plan_memory(work, PREPARED)
+    work.device.write_text('{"device": "cuda", "dtype": "bfloat16", "count": 1}')
+    recorded = training._device_and_savings(work)
+    assert recorded == {
+        "device": "cuda",
+        "dtype": "bfloat16",
+        "count": 1,
+        "gradient_checkpointing": True,
+        "load_in_4bit": True,
+    }
+    manifest = SimpleNamespace(parameters=work.parameters.model_dump(mode="json"), device=recorded)
+    assert dict(publishing._hyperparameters(manifest))["load_in_4bit"] is True
 
 
 def test_rows_of_a_step_are_reported_as_a_product(make_work):
