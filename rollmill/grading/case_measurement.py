@@ -63,6 +63,7 @@ class CaseMeasurement:
         """The latest run with the change; its output is what the program wrote to standard error."""
         self.before: list[CaseAnswers] = []
         self.after: list[CaseAnswers] = []
+        self.changed_first: list[bool] = []
         self.edge_cases = 0
 
     @property
@@ -102,6 +103,7 @@ class CaseMeasurement:
         (cases,) = self._inputs.generate("speed", [seed])
         before, after = self._answer_both(cases, "the benchmark's outputs are wrong", changed_first=changed_first)
         self.before.append(before.model_copy(update={"outputs": []}))
+        self.changed_first.append(changed_first)
         self.after.append(after.model_copy(update={"outputs": []}))
         # A change that is ten times slower has lost: its next run need not use the problem's whole time limit.
         self._limit_s = min(self._prepared.problem.timeout_s, MUCH_SLOWER * before.seconds + GRACE_S)

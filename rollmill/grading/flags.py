@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from statistics import fmean
+from statistics import fmean, median
 
 from rollmill.grading.case_measurement import Charge, decode_s, encode_s
 from rollmill.sandboxes.sandbox import CaseAnswers
@@ -18,6 +18,7 @@ _STARTED_S, _CHARGED_S, _CHARGED = 0.03, 0.01, 0.02
 """A charge has a flag above these seconds and this share of the start commit's time; below is noise."""
 _SAVED_S, _SAVED = 0.005, 0.4
 _MORE_CORES = 0.25
+_SLOWED, _LEAST_ORDERED = 1.2, 2
 _LEAST_MEASURED_S = 0.3
 """CPU times have a resolution of 10 ms: less is not compared."""
 _FILE = re.compile(r"^\+\+\+ (?:b/)?(.*)$")
@@ -25,7 +26,9 @@ _FILE = re.compile(r"^\+\+\+ (?:b/)?(.*)$")
 _PATTERNS = {
     "looks at the callers' frames": r"_getframe|\bcurrentframe\b|\btb_frame\b|\bf_back\b|\bf_locals\b|\bgi_frame\b",
     "uses inspect": r"\b(?:import|from)\s+inspect\b|\binspect\.\w",
-    "looks for objects through gc": r"\bgc\.(?:get_|freeze|callbacks)",
+    "looks for objects through gc": r"\bgc\.(?:get_|callbacks)",
+    "switches garbage collection off": r"\bgc\.(?:disable|freeze|set_threshold)\b",
+    "changes its priority": r"\bos\.(?:nice|sched_|setpriority)|\b(?:nice|setpriority|sched_set\w+|mlockall)\s*\(",
     "traces or profiles": r"\bset(?:trace|profile)\b|\bsys\.monitoring\b",
     "reaches into the interpreter": r"\bctypes\b|\bcffi\b|\b_ctypes\b|__subclasses__|\b__globals__\b|\b__builtins__\b",
     "changes or reads other modules": r"\bsys\.modules\b|\bimportlib\b|__import__\s*\(|\b__main__\b|\bbuiltins\b",
@@ -112,6 +115,24 @@ def measured_flags(before: Sequence[CaseAnswers], after: Sequence[CaseAnswers], 
     if cores is not None and at_start is not None and cores > at_start + _MORE_CORES:
         flags.append(f"it uses {cores:.1f} cores, not {at_start:.1f}: it may be parallel, not faster")
     return flags
+
+
+def slowed_flags(before: Sequence[CaseAnswers], changed_first: Sequence[bool]) -> list[str]:
+    """Return a flag where the start commit is slower directly after a run with the change, which may disturb it.
+
+    Args:
+        before: The start commit's runs.
+        changed_first: For each, whether a run with the change came directly before.
+    """
+    times: dict[bool, list[float]] = {False: [], True: []}
+    for run, after_change in zip(before, changed_first, strict=True):
+        times[after_change].append(run.answer_s)
+    if min(map(len, times.values())) < _LEAST_ORDERED or min(times[True]) <= _SLOWED * median(times[False]):
+        return []
+    return [
+        f"the start commit takes {min(times[True]) * 1000:.0f} ms and more directly after the change, "
+        f"{median(times[False]) * 1000:.0f} ms otherwise: the change may slow it"
+    ]
 
 
 def _cores(runs: Sequence[CaseAnswers]) -> float | None:

@@ -19,7 +19,7 @@ from rollmill.grading.benchmark_runner import Measurement, WrongBenchmarkError
 from rollmill.grading.case_measurement import CaseMeasurement
 from rollmill.grading.clean_copy import CleanCopies, Overlay, difference
 from rollmill.grading.evaluation import Evaluation, GitPrecheck, IgnoredChange, SpeedupDetails
-from rollmill.grading.flags import IN_ONE_PROCESS, fewer_lines, measured_flags, patch_flags
+from rollmill.grading.flags import IN_ONE_PROCESS, fewer_lines, measured_flags, patch_flags, slowed_flags
 from rollmill.grading.machine_lock import Turns
 from rollmill.grading.patch import Patch
 from rollmill.grading.prepared import BuiltProblem, count_lines, failure, prepare, run_command
@@ -152,6 +152,7 @@ class LocalGrader:
             details = self._compare(case, measurement, measurement.start_charge_s)
         charge = measurement.charge
         case.flags += measured_flags(measurement.before, measurement.after, charge)
+        case.flags += slowed_flags(measurement.before, measurement.changed_first)
         case.facts["metadata"] = {"edge_cases": measurement.edge_cases, "charged_s": charge._asdict()}
         return details
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from rollmill.grading.case_measurement import Charge
-from rollmill.grading.flags import fewer_lines, measured_flags, patch_flags
+from rollmill.grading.flags import fewer_lines, measured_flags, patch_flags, slowed_flags
 from rollmill.sandboxes.sandbox import CaseAnswers, CaseTime
 
 HEAD = "diff --git a/lib/x.py b/lib/x.py\n--- a/lib/x.py\n+++ b/lib/x.py\n@@ -1,2 +1,2 @@\n"
@@ -17,6 +17,8 @@ SUSPICIOUS = {
     "frame = sys._getframe(1)": "looks at the callers' frames",
     "import inspect": "uses inspect",
     "gc.get_objects()": "looks for objects through gc",
+    "gc.disable()": "switches garbage collection off",
+    "os.sched_setaffinity(0, {1})": "changes its priority",
     "sys.settrace(f)": "traces or profiles",
     "import ctypes": "reaches into the interpreter",
     "sys.modules['json'] = x": "changes or reads other modules",
@@ -104,3 +106,15 @@ def test_measured_flags_follow_from_times(after: CaseAnswers, charge: Charge, fl
     flags = measured_flags(START, [after] * 4, charge)
     assert len(flags) == (0 if flag is None else 1)
     assert all(text.startswith(str(flag)) for text in flags)
+
+
+@pytest.mark.parametrize(
+    ("after_change", "alone", "flagged"),
+    [([0.7, 0.65], [0.5, 0.51, 0.49], True), ([0.7, 0.51], [0.5, 0.5], False), ([0.9], [0.5, 0.5], False)],
+)
+def test_start_commit_that_is_slower_after_the_change_has_a_flag(
+    after_change: list[float], alone: list[float], flagged: bool
+) -> None:
+    runs = [run(0.01, seconds, 0.01, None) for seconds in (*after_change, *alone)]
+    orders = [True] * len(after_change) + [False] * len(alone)
+    assert len(slowed_flags(runs, orders)) == flagged
