@@ -80,7 +80,7 @@ def read_change(
 
 
 def _read_change(reader: TreeReader, start: PatchBase, allowed: Sequence[str], limits: TreeLimits) -> AgentChange:
-    files = _index(reader.list(most=limits.listed + len(start.digests)))
+    files = _index(reader.entries(most=limits.listed + len(start.digests)))
     ignored = start.ignored(files)
     counted = {path: file for path, (_, file) in files.items() if path not in ignored}
     digests = _digests(reader, {path: files[path] for path in counted}, start)
@@ -139,7 +139,7 @@ def _digests(
 ) -> dict[bytes, bytes | None]:
     """Return the files' digests; without one, a file is new or has another size than at the start."""
     digests: dict[bytes, bytes | None] = {}
-    same_size = []
+    same_size: list[tuple[int, bytes]] = []
     for path, (index, file) in files.items():
         if file.kind == _LINK:
             digests[path] = TreeEntry(LINK, file.target).digest

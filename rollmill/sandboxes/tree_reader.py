@@ -60,7 +60,7 @@ class TreeReader:
     ) -> None:
         run_clean(self._sandbox.untimed, f"rm -f {self._listing}*")
 
-    def list(self, *, most: int) -> list[ListedFile]:
+    def entries(self, *, most: int) -> list[ListedFile]:
         """Return at most `most` entries; `.git` of any folder is left out. Raises `SandboxError` for more."""
         limits, listing = self._limits, self._listing
         # A path has no `//`, so that it ends where a link's target begins. What is too deep is listed one level deep,
