@@ -110,8 +110,8 @@ class TreeReader:
 
     def _select(self, chosen: Collection[int], command: str) -> None:
         """Run a command on the chosen paths, which it reads from its standard input, each ended by a NUL."""
-        listing, wanted = self._listing, frozenset(chosen)
-        flags = "".join("+" if index in wanted else "-" for index in range(len(self._files)))
+        listing, selected = self._listing, frozenset(chosen)
+        flags = "".join("+" if index in selected else "-" for index in range(len(self._files)))
         write_file(self._sandbox, f"{listing}.flags", flags.encode())
         # The flags and the listing have one record per file, in the same order.
         paths = (
