@@ -80,7 +80,15 @@ def read_change(
 
 
 def _read_change(reader: TreeReader, start: PatchBase, allowed: Sequence[str], limits: TreeLimits) -> AgentChange:
-    files = _index(reader.list_files(most=limits.listed + len(start.digests)))
+    """Return the change.
+
+    Args:
+        reader: Of the agent's folder.
+        start: The work tree before the change.
+        allowed: Patterns of files that may change.
+        limits: Of the change.
+    """
+    files = _index(reader.entries(most=limits.listed + len(start.digests)))
     ignored = start.ignored(files)
     counted = {path: file for path, (_, file) in files.items() if path not in ignored}
     digests = _digests(reader, {path: files[path] for path in counted}, start)
@@ -139,7 +147,7 @@ def _digests(
 ) -> dict[bytes, bytes | None]:
     """Return the files' digests; without one, a file is new or has another size than at the start."""
     digests: dict[bytes, bytes | None] = {}
-    same_size = []
+    same_size: list[tuple[int, bytes]] = []
     for path, (index, file) in files.items():
         if file.kind == _LINK:
             digests[path] = TreeEntry(LINK, file.target).digest
@@ -172,7 +180,7 @@ def _separate(
     """Separate the changes that are graded from the others, which come with the reason.
 
     An allowed file may have taken the place of a folder, or lie in one that took the place of a file. It is graded only
-    if what was there is gone by allowed changes alone.
+    if allowed changes alone have deleted what was there.
 
     Args:
         changes: All changes by path.

@@ -30,7 +30,7 @@ class TreeLimits(NamedTuple):
 
 IMAGE_TREE = TreeLimits(entries=200_000, seconds=600.0)
 """Limits on the work tree of a problem's image: its author, not an agent, made it; read once for all agents."""
-CHANGE = TreeLimits(entries=10_000, file_bytes=8 << 20, content_bytes=16 << 20)
+CHANGE = TreeLimits(entries=2_000, file_bytes=8 << 20, content_bytes=16 << 20)
 """Limits on an agent's change. Entries and bytes are those of the files that are graded; a larger file is left out."""
 
 

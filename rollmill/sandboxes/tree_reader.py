@@ -60,7 +60,7 @@ class TreeReader:
     ) -> None:
         run_clean(self._sandbox.untimed, f"rm -f {self._listing}*")
 
-    def list_files(self, *, most: int) -> list[ListedFile]:
+    def entries(self, *, most: int) -> list[ListedFile]:
         """Return at most `most` entries; `.git` of any folder is left out. Raises `SandboxError` for more."""
         limits, listing = self._limits, self._listing
         # A path has no `//`, so that it ends where a link's target begins. What is too deep is listed one level deep,
@@ -110,8 +110,8 @@ class TreeReader:
 
     def _select(self, chosen: Collection[int], command: str) -> None:
         """Run a command on the chosen paths, which it reads from its standard input, each ended by a NUL."""
-        listing, wanted = self._listing, frozenset(chosen)
-        flags = "".join("+" if index in wanted else "-" for index in range(len(self._files)))
+        listing, selected = self._listing, frozenset(chosen)
+        flags = "".join("+" if index in selected else "-" for index in range(len(self._files)))
         write_file(self._sandbox, f"{listing}.flags", flags.encode())
         # The flags and the listing have one record per file, in the same order.
         paths = (

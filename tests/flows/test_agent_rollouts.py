@@ -64,7 +64,7 @@ def check_outcomes(examples: list[dict[str, Any]], tasks: int, samples: int) -> 
         assert item["exit_status"] == "Submitted"
         assert item["success"] == (deed == "good"), (item["instance_id"], deed, item["evaluation_info"])
         assert (item["reward"] > 0) == (deed == "good")
-        assert bool(item["git_diff"]) == (deed != "nothing")
+        assert bool(item["git_diff"]) == (deed not in {"nothing", "forbidden"})
         if deed in {"nothing", "forbidden"}:
             assert phase == "git_precheck"
         if deed == "wrong":

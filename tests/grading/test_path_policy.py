@@ -66,7 +66,7 @@ def test_refusal_names_the_kind_of_change() -> None:
     assert refusal([], []) is None
 
 
-PATTERNS = ["lib/*", "lib/*.py", "**/a.py", "lib/**", "lib/", "a?b", "*", "**", "lib/**/a", "l.b", "**/"]
+PATTERNS = ["lib/*", "lib/*.py", "**/a.py", "lib/**", "lib/", "a?b", "*", "**", "l.b"]
 
 
 @given(st.sampled_from(PATTERNS), st.text(st.sampled_from("libapy./x\n"), max_size=12))

@@ -36,7 +36,7 @@ def test_odd_names_are_listed_digested_and_read(start):
     sandbox = start()
     sandbox.execute(ODD)
     with TreeReader(sandbox, "/workspace", TreeLimits()) as reader:
-        listed = reader.list(most=100)
+        listed = reader.entries(most=100)
         files = [index for index, file in enumerate(listed) if file.path in FILES]
         digests = reader.hashes(files)
         with tarfile.open(fileobj=io.BytesIO(reader.archive(files)), errors="surrogateescape") as tar:
@@ -67,7 +67,7 @@ def test_list_beyond_a_limit_is_refused(start, command, limits, reason):
     sandbox = start()
     sandbox.execute(f"rm -rf * .git*; {command}")
     with pytest.raises(SandboxError, match=reason) as caught, TreeReader(sandbox, "/workspace", limits) as reader:
-        reader.list(most=19)
+        reader.entries(most=19)
     assert caught.value.type == "contents"
     assert sandbox.execute("ls -A /tmp").output == ""
 
@@ -75,7 +75,7 @@ def test_list_beyond_a_limit_is_refused(start, command, limits, reason):
 def test_file_that_grew_or_went_since_it_was_listed_is_refused(start):
     sandbox = start()
     with TreeReader(sandbox, "/workspace", TreeLimits()) as reader:
-        listed = reader.list(most=100)
+        listed = reader.entries(most=100)
         run = next(index for index, file in enumerate(listed) if file.path == b"run.sh")
         sandbox.execute("head -c 100000 /dev/zero > run.sh")
         with pytest.raises(SandboxError, match="bytes"):
@@ -136,7 +136,7 @@ def answer(content: bytes) -> bytes:
 def test_forged_list_is_refused(output):
     reader = TreeReader(Hostile(output), "/workspace", TreeLimits())
     with pytest.raises(SandboxError) as caught:
-        reader.list(most=10)
+        reader.entries(most=10)
     assert caught.value.type == "contents"
 
 
