@@ -278,6 +278,7 @@ class BubblewrapSandbox:
                     late = time.monotonic() >= began + timeout_s
                     broken = watch.broken()
                     if late or broken:
+                        running.kill()  # at once: closing the watch takes milliseconds
                         break
                 late = late and not broken
         finally:

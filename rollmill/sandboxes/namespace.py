@@ -179,8 +179,11 @@ def bwrap_arguments(
 
 
 def installation_fault() -> str | None:
-    """Return what to install where bubblewrap is missing; None where it is installed."""
-    return None if shutil.which("bwrap") else "bubblewrap is not installed: install the package bubblewrap"
+    """Return what to install where bubblewrap, or what gives it its limits, is missing; None where both are there."""
+    if not shutil.which("bwrap"):
+        return "bubblewrap is not installed: install the package bubblewrap"
+    missing = [name for name in ("prlimit", "setpriv") if not shutil.which(name)]
+    return f"{missing[0]} is not installed: install the package util-linux" if missing else None
 
 
 def sandbox_fault(owner: str, launcher: Sequence[str], settings: Sequence[str], command: Sequence[str]) -> str | None:

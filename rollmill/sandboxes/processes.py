@@ -51,6 +51,11 @@ class ProcessTable:
         self._proc = -1
         self._root = -1
 
+    @property
+    def opened(self) -> bool:
+        """Return whether the namespace's /proc is open."""
+        return self._proc >= 0
+
     def read(self) -> list[Process]:
         """Return all processes; none before the namespace is made and after it has ended."""
         if not self._open():

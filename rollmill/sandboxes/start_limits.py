@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 import resource
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +18,7 @@ OWN_PROCESSES = 2
 _OUTSIDE = 1
 """Processes of the sandbox's user outside of the namespace: bwrap."""
 _MIB = 1 << 20
+_COUNTS_BY_NAMESPACE = (5, 14)
 _STACKS = 64 * _MIB
 _MOST_SIGNALS = 1024
 
@@ -45,9 +48,12 @@ def limit_processes(pid: int, limits: Limits) -> None:
     """Limit the processes of a namespace, through its first process, before that starts another.
 
     The process belongs to this user and has a user namespace of its own, whose processes alone count (since Linux
-    5.14). A limit set before the namespace exists would count all processes of the user. Raises `OSError` where the
-    process has ended.
+    5.14; before, all processes of the user would count, so `Watch` alone holds the limit). A limit set before the
+    namespace exists would count all processes of the user, too. Raises `OSError` where the process has ended.
     """
+    version = tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
+    if version < _COUNTS_BY_NAMESPACE:
+        return
     most = _within(resource.RLIMIT_NPROC, limits.processes + OWN_PROCESSES)
     resource.prlimit(pid, resource.RLIMIT_NPROC, (most, most))
 

@@ -12,7 +12,7 @@ from rollmill.sandboxes.disk_account import DiskAccount
 from rollmill.sandboxes.memory_account import MemoryAccount
 from rollmill.sandboxes.open_files import read_open_files
 from rollmill.sandboxes.processes import Process, ProcessTable
-from rollmill.sandboxes.sandbox import Limits
+from rollmill.sandboxes.sandbox import Limits, SandboxError
 from rollmill.sandboxes.start_limits import OWN_PROCESSES
 
 _LONGEST_S = 0.05
@@ -21,6 +21,7 @@ _COUNTING_DISK_S = 0.01
 _SHARE = 20
 """Looks may take 1/20 of the time; more only while the machine's free memory shrinks."""
 _FILES_EVERY_S = 1.0
+_LONGEST_START_S = 10.0
 _MIB = 1 << 20
 _MEMORY_PER_S = (8 << 30) * min(os.cpu_count() or 1, 16)
 """Twice the bytes that programs may fill per second: 4 GiB for each processor, as far as memory is that fast."""
@@ -41,7 +42,8 @@ class Watch:
         self._memory = MemoryAccount(self._table, limits.memory_mb * _MIB)
         self._cpu = CpuAccount()
         self._disk = DiskAccount(folders, limits.disk_mb * _MIB)
-        self._next = time.monotonic() + self._interval_s()
+        self._started = time.monotonic()
+        self._next = self._started + self._interval_s()
         self._earliest = 0.0
         self._files_next = 0.0
         self._shrunk = 0
@@ -51,7 +53,10 @@ class Watch:
         return max(self._next - time.monotonic(), 0.0)
 
     def broken(self) -> str | None:
-        """Return the limit that is exceeded, in words; None where none is."""
+        """Return the limit that is exceeded, in words; None where none is.
+
+        Raises `SandboxError` where the processes cannot be seen.
+        """
         if self.due_s() > 0:
             return None
         began = time.monotonic()
@@ -70,6 +75,10 @@ class Watch:
         limits = self._limits
         processes = self._table.read()
         if not processes:
+            if not self._table.opened and began > self._started + _LONGEST_START_S:
+                raise SandboxError(
+                    "the processes of a sandbox cannot be counted: its /proc cannot be read", type_="start"
+                )
             return None
         self._shrunk = self._memory.shrunk()
         if sum(process.threads for process in processes) > limits.processes + OWN_PROCESSES:

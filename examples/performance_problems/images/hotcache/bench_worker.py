@@ -4,6 +4,7 @@ Between "go" and "done" nothing but the operations is done, and that is measured
 nothing, prints the answers, and at the end the seconds of all operations to stderr.
 """
 
+import builtins
 import os
 import sys
 from json import dumps, loads
@@ -13,11 +14,12 @@ from time import perf_counter
 ANSWERS = os.fdopen(os.dup(1), "wb")
 os.dup2(2, 1)
 CASES = sys.stdin.buffer
+BUILTINS = dict(vars(builtins))
 
 from hotcache import LRUCache, Outcome, replay  # noqa: E402
 
 TYPES = {"float": float, "tuple": lambda *parts: tuple(map(key_of, parts)), "bytes": str.encode}
-TAKE_A_KEY = ("get", "get_default", "peek", "peek_default", "in", "put", "remove", "change_value")
+TAKE_A_KEY = ("get", "get_default", "peek", "peek_default", "in", "put", "remove", "remove_odd", "change_value")
 
 
 def main():
@@ -98,6 +100,18 @@ class Script:
         if len(self.told) % 3 == 0:
             raise RuntimeError(f"eviction {len(self.told)}")
 
+    def do_use(self, key, value):
+        """What a listener does to the cache's other entries: uses the first, takes out the second."""
+        kept = self.cache.items()
+        self.told.append((key, value, [self.cache.get(each) for each, _ in kept[:1]]))
+        if len(self.told) % 4 == 0 and len(kept) > 1:
+            self.told.append(self.cache.remove(kept[1][0]))
+
+    def do_miss(self, key, value):
+        self.told.append((key, value))
+        if len(self.told) % 2 == 0:
+            raise KeyError("missed")
+
     def do_listen(self, name):
         self.cache.on_evict = self.listener(name)
 
@@ -123,6 +137,13 @@ class Script:
     def do_remove(self, key):
         return self.cache.remove(key)
 
+    def do_remove_odd(self, key):
+        """Of the error only that there is one: what it says of None or a tuple differs between dictionaries."""
+        try:
+            return self.cache.remove(key)
+        except KeyError:
+            return "KeyError"
+
     def do_change_value(self, key):
         """Appends to a value that is a list, where it is."""
         value = self.cache.peek(key)
@@ -136,6 +157,9 @@ class Script:
 
     def do_resize(self, capacity):
         return self.cache.resize(capacity)
+
+    def do_set_capacity(self, capacity):
+        self.cache.capacity = capacity
 
     def do_capacity(self):
         return self.cache.capacity
@@ -167,8 +191,18 @@ def plain(value):
     if kind is float or kind is bytes:
         return {kind.__name__: repr(value)}
     if isinstance(value, Exception):
-        return {"raises": f"{kind.__module__}.{kind.__qualname__}", "text": str(value)}
+        return {"raises": names(kind), "text": str(value)}
     return {"type": f"{kind.__module__}.{kind.__qualname__}"}
+
+
+def names(kind):
+    """A class and its bases, by which it is caught; one that has the name of another is not that."""
+    found = []
+    for each in kind.__mro__:
+        known = BUILTINS if each.__module__ == "builtins" else vars(sys.modules[each.__module__])
+        name = f"{each.__module__}.{each.__qualname__}"
+        found.append(name if known.get(each.__qualname__) is each else f"another {name}")
+    return found
 
 
 if __name__ == "__main__":

@@ -55,6 +55,10 @@ def edge_cases(rng, count):
     for letters in rng.sample(SMALL_ALPHABETS, 5):
         calls = [["distance", word(rng, letters, 0, 40), word(rng, letters, 15, 45)] for _ in range(4)]
         cases.append({"words": [calls[0][1]], "calls": [*calls, ["suggest", calls[1][2], rng.randrange(9, 60)]]})
+    long = word(rng, "abc", 130, 150)
+    near = mistyped(rng, mistyped(rng, long, "abc"), "abc")
+    calls = [["distance", long, near], ["distance", word(rng, LATIN, 66, 80), long], ["suggest", near, 9]]
+    cases.append({"words": [long, long[1:], long[:-4]], "calls": calls})
     while len(cases) < count:
         letters = rng.choice(SMALL_ALPHABETS)
         size, longest = rng.choice(((1, 3), (3, 3), (8, 4), (15, 5), (15, 7), (40, 6)))

@@ -4,6 +4,7 @@ Logs are written before it is ready, in a folder of its own; what is measured li
 cases follow each other at once, and the seconds are printed to stderr.
 """
 
+import builtins
 import os
 import sys
 from json import dumps, loads
@@ -15,6 +16,7 @@ from time import perf_counter
 ANSWERS = os.fdopen(os.dup(1), "wb")
 os.dup2(2, 1)
 CASES = sys.stdin.buffer
+BUILTINS = dict(vars(builtins))
 
 from logtally.lines import Entry, read_line  # noqa: E402
 from logtally.report import render, summarize  # noqa: E402
@@ -100,13 +102,36 @@ def plain(value):
         return [plain(each) for each in value]
     name = f"{kind.__module__}.{kind.__qualname__}"
     if kind is Entry:
-        return {name: [plain(each) for each in (value.endpoint, value.status, value.size, value.milliseconds)]}
+        parts = (value.endpoint, value.status, value.size, value.milliseconds)
+        like = Entry(*parts)
+        return {name: [*map(plain, parts), value == like, hash(value) == hash(like), is_frozen(value)]}
     if isinstance(value, tuple):
-        fields = ",".join(getattr(kind, "_fields", ()))
-        return {f"{name}({fields})": [plain(each) for each in tuple.__iter__(value)]}
+        fields = getattr(kind, "_fields", ())
+        parts = list(tuple.__iter__(value))
+        if any(getattr(value, field, parts) is not part for field, part in zip(fields, parts)):
+            name = f"tuple with other attributes, {name}"
+        return {f"{name}({','.join(fields)})": [plain(each) for each in parts]}
     if isinstance(value, Exception):
-        return {"raises": name, "text": str(value)}
+        return {"raises": names(kind), "text": str(value)}
     return {"type": name}
+
+
+def is_frozen(entry):
+    try:
+        entry.status = entry.status
+    except AttributeError:
+        return True
+    return False
+
+
+def names(kind):
+    """A class and its bases, by which it is caught; one that has the name of another is not that."""
+    found = []
+    for each in kind.__mro__:
+        known = BUILTINS if each.__module__ == "builtins" else vars(sys.modules[each.__module__])
+        name = f"{each.__module__}.{each.__qualname__}"
+        found.append(name if known.get(each.__qualname__) is each else f"another {name}")
+    return found
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ An index is made, asked, and timed, between "go" and "done". `bench_worker.py --
 says in the end, on stderr, how many seconds it took.
 """
 
+import builtins
 import os
 import sys
 from json import dumps, loads
@@ -13,6 +14,7 @@ from time import perf_counter
 ANSWERS = os.fdopen(os.dup(1), "wb")
 os.dup2(2, 1)
 CASES = sys.stdin.buffer
+BUILTINS = dict(vars(builtins))
 
 from nearby import Hit, Index  # noqa: E402
 from places import Place  # noqa: E402
@@ -81,12 +83,28 @@ def plain(value):
         return value
     if kind is list:
         return [plain(each) for each in value]
-    if kind is Place or kind is Hit and issubclass(kind, tuple):
-        return {"Place" if kind is Place else "Hit": [plain(each) for each in tuple.__iter__(value)]}
     name = f"{kind.__module__}.{kind.__qualname__}"
+    if isinstance(value, tuple):
+        fields = getattr(kind, "_fields", ())
+        parts = list(tuple.__iter__(value))
+        if any(getattr(value, field, parts) is not part for field, part in zip(fields, parts)):
+            name = f"tuple with other attributes, {name}"
+        elif kind is Place or kind is Hit:
+            return {"Place" if kind is Place else "Hit": [plain(each) for each in parts]}
+        return {f"{name}({','.join(fields)})": [plain(each) for each in parts]}
     if isinstance(value, Exception):
-        return {"raises": name, "text": str(value)}
+        return {"raises": names(kind), "text": str(value)}
     return {"type": name}
+
+
+def names(kind):
+    """A class and its bases, by which it is caught; one that has the name of another is not that."""
+    found = []
+    for each in kind.__mro__:
+        known = BUILTINS if each.__module__ == "builtins" else vars(sys.modules[each.__module__])
+        name = f"{each.__module__}.{each.__qualname__}"
+        found.append(name if known.get(each.__qualname__) is each else f"another {name}")
+    return found
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ The steps of the case are taken, and timed, between "go" and "done". With --time
 times in seconds is printed to stderr.
 """
 
+import builtins
 import os
 import sys
 from json import dumps, loads
@@ -16,6 +17,7 @@ from time import perf_counter
 ANSWERS = os.fdopen(os.dup(1), "wb")
 os.dup2(2, 1)
 CASES = sys.stdin.buffer
+BUILTINS = dict(vars(builtins))
 
 from roadmap import Network, distances, route  # noqa: E402
 
@@ -109,11 +111,24 @@ def plain(value):
         return {"dict": [[plain(key), plain(each)] for key, each in value.items()]}
     name = f"{kind.__module__}.{kind.__qualname__}"
     if isinstance(value, tuple):
-        fields = ",".join(getattr(kind, "_fields", ()))
-        return {f"{name}({fields})": [plain(each) for each in tuple.__iter__(value)]}
+        fields = getattr(kind, "_fields", ())
+        parts = list(tuple.__iter__(value))
+        if any(getattr(value, field, parts) is not part for field, part in zip(fields, parts)):
+            name = f"tuple with other attributes, {name}"
+        return {f"{name}({','.join(fields)})": [plain(each) for each in parts]}
     if isinstance(value, Exception):
-        return {"raises": name, "text": str(value)}
+        return {"raises": names(kind), "text": str(value)}
     return {"type": name}
+
+
+def names(kind):
+    """A class and its bases, by which it is caught; one that has the name of another is not that."""
+    found = []
+    for each in kind.__mro__:
+        known = BUILTINS if each.__module__ == "builtins" else vars(sys.modules[each.__module__])
+        name = f"{each.__module__}.{each.__qualname__}"
+        found.append(name if known.get(each.__qualname__) is each else f"another {name}")
+    return found
 
 
 if __name__ == "__main__":

@@ -213,6 +213,8 @@ def edge_step(rng, names, cells):
         cells.pop(name, None)
         return ["clear", name]
     if kind == 7:
+        if rng.random() < 0.2:
+            return ["clear", rng.choice(NO_NAMES)]
         wrong = ((name, rng.choice(NO_CONTENTS)), (rng.choice(NO_NAMES), 1), (rng.choice(NO_NAMES), "x"))
         return ["set", *rng.choice(wrong)]
     if kind == 8:

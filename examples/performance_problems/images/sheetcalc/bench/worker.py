@@ -4,6 +4,7 @@ Sheets are filled, changed and asked, and timed, between "go" and "done". With -
 seconds of all cases are printed to stderr.
 """
 
+import builtins
 import os
 import sys
 from json import dumps, loads
@@ -13,6 +14,7 @@ from time import perf_counter
 ANSWERS = os.fdopen(os.dup(1), "wb")
 os.dup2(2, 1)
 CASES = sys.stdin.buffer
+BUILTINS = dict(vars(builtins))
 
 from sheetcalc import Sheet, cells  # noqa: E402
 
@@ -82,8 +84,18 @@ def plain(value):
         return {"dict": [[plain(key), plain(each)] for key, each in value.items()]}
     name = f"{kind.__module__}.{kind.__qualname__}"
     if isinstance(value, Exception):
-        return {"raises": name, "text": str(value)}
+        return {"raises": names(kind), "text": str(value)}
     return {"type": name}
+
+
+def names(kind):
+    """A class and its bases, by which it is caught; one that has the name of another is not that."""
+    found = []
+    for each in kind.__mro__:
+        known = BUILTINS if each.__module__ == "builtins" else vars(sys.modules[each.__module__])
+        name = f"{each.__module__}.{each.__qualname__}"
+        found.append(name if known.get(each.__qualname__) is each else f"another {name}")
+    return found
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ prints "done", and the answer, with all results and the spans as they are then. 
 prints the seconds of all calls to stderr at the end.
 """
 
+import builtins
 import os
 import sys
 from json import dumps, loads
@@ -14,6 +15,7 @@ from time import perf_counter
 ANSWERS = os.fdopen(os.dup(1), "wb")
 os.dup2(2, 1)
 CASES = sys.stdin.buffer
+BUILTINS = dict(vars(builtins))
 
 from spanset import Span, gaps, merge, total  # noqa: E402
 
@@ -84,8 +86,18 @@ def plain(value):
     if kind is Span:
         return {"Span": [plain(each) for each in value]}
     if isinstance(value, Exception):
-        return {"raises": f"{kind.__module__}.{kind.__qualname__}", "text": str(value)}
+        return {"raises": names(kind), "text": str(value)}
     return {"type": f"{kind.__module__}.{kind.__qualname__}"}
+
+
+def names(kind):
+    """A class and its bases, by which it is caught; one that has the name of another is not that."""
+    found = []
+    for each in kind.__mro__:
+        known = BUILTINS if each.__module__ == "builtins" else vars(sys.modules[each.__module__])
+        name = f"{each.__module__}.{each.__qualname__}"
+        found.append(name if known.get(each.__qualname__) is each else f"another {name}")
+    return found
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ It answers a case by "ready", and "go" by "done" and the results; the time from 
 argument --time it prints only results, and in the end the seconds for all of them to stderr.
 """
 
+import builtins
 import os
 import sys
 from json import dumps, loads
@@ -13,6 +14,7 @@ from time import perf_counter
 RESULTS = os.fdopen(os.dup(1), "wb")
 os.dup2(2, 1)
 CASES = sys.stdin.buffer
+BUILTINS = dict(vars(builtins))
 
 import tinycsv  # noqa: E402
 
@@ -80,10 +82,20 @@ def plain(value):
     if kind is dict:
         return {"dict": [[plain(key), plain(each)] for key, each in value.items()]}
     if isinstance(value, tinycsv.CSVError):
-        return {"raises": kind.__qualname__, "text": str(value), "line": plain(value.line)}
+        return {"raises": names(kind), "text": str(value), "line": plain(value.line)}
     if isinstance(value, Exception):
-        return {"raises": f"{kind.__module__}.{kind.__qualname__}", "text": str(value)}
+        return {"raises": names(kind), "text": str(value)}
     return {"type": f"{kind.__module__}.{kind.__qualname__}"}
+
+
+def names(kind):
+    """A class and its bases, by which it is caught; one that has the name of another is not that."""
+    found = []
+    for each in kind.__mro__:
+        known = BUILTINS if each.__module__ == "builtins" else vars(sys.modules[each.__module__])
+        name = f"{each.__module__}.{each.__qualname__}"
+        found.append(name if known.get(each.__qualname__) is each else f"another {name}")
+    return found
 
 
 if __name__ == "__main__":
