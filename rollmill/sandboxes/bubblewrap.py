@@ -223,7 +223,10 @@ class BubblewrapSandbox:
             try:
                 with TimedStep(timeout_s), closing(self._limit_watch(running)) as watch:
                     process = PipedProcess(running, watch, errors=errors, timeout_s=timeout_s)
-                    yield process
+                    try:
+                        yield process
+                    finally:
+                        running.kill()  # at once: closing the watch takes milliseconds
             finally:
                 self._running = None
                 code = running.finish(CappedOutput(_LEFT_BYTES))

@@ -126,6 +126,7 @@ def test_faster_change_is_graded_on_its_merits_without_what_is_left_out(play: Pl
     """Forged tests and benchmark, files that pytest and Python load, a leftover script: none comes along."""
     forged = (
         f"{BENCH}\n{write_command('tests/test_total.py', '')}\n{write_command('sitecustomize.py', 'x = (')}\n"
+        f"{write_command('worker.py', FORGED)}\n{write_command('inputs.py', FORGED)}\n"
         "touch conftest.py reproduce.py lib/conftest.py; git add -A; git commit -qm start"
     )
     evaluation = play("py", FASTER, forged)
@@ -133,10 +134,10 @@ def test_faster_change_is_graded_on_its_merits_without_what_is_left_out(play: Pl
     assert evaluation.git_precheck is not None
     assert evaluation.git_precheck.changed_files == ["lib/total.py"]
     left_out = {change.path for change in evaluation.git_precheck.ignored_changes}
-    names = {"bench.py", "tests/test_total.py", "sitecustomize.py", "conftest.py", "reproduce.py", "lib/conftest.py"}
-    assert left_out == names
+    names = {"bench.py", "inputs.py", "worker.py", "tests/test_total.py", "sitecustomize.py", "conftest.py"}
+    assert left_out == names | {"reproduce.py", "lib/conftest.py"}
     assert "Ran 2 tests" in evaluation.test_output
-    assert len(evaluation.benchmark_output.split()[0]) == 64
+    assert evaluation.benchmark_output == ""
 
 
 def test_change_that_needs_what_is_left_out_fails_and_says_so(play: Play) -> None:
