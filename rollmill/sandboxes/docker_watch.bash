@@ -140,7 +140,7 @@ memory_is_over() {
     (( held + netlink > memory_limit )) && return
     (( held + netlink + grown > memory_limit && now >= memory_earliest )) || return
     echo counting
-    kill -STOP -1
+    stop_all
     read_traffic
     if (( held + netlink + traffic > memory_limit )); then over=0; else kill -CONT -1; fi
     local began=$now
@@ -195,15 +195,31 @@ holds_hidden_files() {
         grep -qvE ' 00:0[0-9a-f] [0-9]+ +/(memfd:|dev/zero|SYSV)| +/dev/shm/'
 }
 
+stop_all() {  # stops all processes but the first and this one, and waits until none runs, for at most 0.2 s
+    local tries file line
+    kill -STOP -1
+    for (( tries = 0; tries < 40; tries++ )); do
+        for file in /proc/[0-9]*/task/[0-9]*/stat; do
+            [[ $file == /proc/1/* || $file == "/proc/$$/"* ]] && continue
+            line=''
+            read -r line < "$file"
+            [[ ${line##*) } == [RDS]* ]] && break
+        done
+        [[ ${line##*) } == [RDS]* ]] || break
+        line=''
+        read -rt 0.005 -u "$never"
+    done
+}
+
 disk_is_over() {  # $1: whether the processes are stopped meanwhile, so that they cannot move files ahead of the search
-    local began=$now over=1
+    local began=$now over=1 counted_stopped=$counted
     if [[ $1 ]]; then
         echo counting
-        kill -STOP -1
+        stop_all
         read_written
+        read_free
+        free_counted=$free inodes_counted=$inodes written_counted=$written
     fi
-    read_free
-    free_counted=$free inodes_counted=$inodes written_counted=$written
     count_files
     (( counted > allowed )) && over=0
     if [[ $1 ]]; then
@@ -214,10 +230,12 @@ disk_is_over() {  # $1: whether the processes are stopped meanwhile, so that the
             (( written_counted -= disk_limit * 7 / 8 ))  # look again after an eighth of the limit
         fi
         if (( over )); then kill -CONT -1; fi
+    else
+        counted=$counted_stopped  # what was counted meanwhile may lack files that were moved
     fi
     now_us
-    # At most half of the time for what is likely, a twentieth for the routine.
-    earliest=$(( now + (now - began) )) routine=$(( now + 1000000 + 19 * (now - began) ))
+    # At most half of the time for what is likely, a tenth for the routine.
+    earliest=$(( now + (now - began) )) routine=$(( now + 1000000 + 9 * (now - began) ))
     return $over
 }
 

@@ -170,16 +170,6 @@ if os.fork() == 0:
 each(lambda number: open(str(number), "wb").write(PIECE))
 """,
     ),
-    "names without content": Evasion(
-        "disk",
-        f"""{_FILES}
-for number in range(10**6):
-    if number % 1000 == 0:
-        os.mkdir(f"/tmp/{{number // 1000}}")
-        print(number // 512, flush=True)
-    os.close(os.open(f"/tmp/{{number // 1000}}/{{number}}", os.O_CREAT))
-""",
-    ),
     "UDP": Evasion(
         "memory",
         f"""{_SOCKETS}

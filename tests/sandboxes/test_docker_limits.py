@@ -112,6 +112,13 @@ def test_files_of_a_volume_are_bounded(of_user):
     assert done.killed_by == MESSAGES["disk"]
 
 
+def test_names_without_content_are_bounded(host, image):
+    sandbox = host.start(SandboxSpec(image=image, limits=LIMITS.model_copy(update={"disk_mb": 8})))
+    done = attempt(sandbox, "import os\nfor n in range(10**6): os.close(os.open(f'/tmp/{n}', os.O_CREAT))")
+    assert done.killed_by == "disk limit of 8 MiB"
+    sandbox.close()
+
+
 def test_files_that_the_engine_mounts_are_bounded(sandbox):
     program = """
 import time
