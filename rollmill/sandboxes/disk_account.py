@@ -48,8 +48,8 @@ class DiskAccount:
         return self._du is not None
 
     def free_for(self) -> int:
-        """Return the bytes that can be written before the disk can hold 1.25 times the limit."""
-        return self._most * 5 // 4 - (self._named or 0) - self._lost(self._at_du)
+        """Return the bytes that can be written before the files take a ninth more than allowed."""
+        return self._most * 10 // 9 - (self._named or 0) - self._lost(self._at_du)
 
     def due(self) -> bool:
         """Return whether it is time to count."""

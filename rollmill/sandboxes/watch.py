@@ -41,7 +41,8 @@ class Watch:
         self._table = ProcessTable(pid)
         self._memory = MemoryAccount(self._table, limits.memory_mb * _MIB)
         self._cpu = CpuAccount()
-        self._disk = DiskAccount(folders, limits.disk_mb * _MIB)
+        # One file may be as large as the limit, and the tree beside it takes some space.
+        self._disk = DiskAccount(folders, limits.disk_mb * _MIB * 9 // 8)
         self._started = time.monotonic()
         self._next = self._started + self._interval_s()
         self._earliest = 0.0
