@@ -24,7 +24,7 @@ class CpuAccount:
     def __init__(self) -> None:
         self._counted = 0.0
         self._sampled = 0.0
-        self._own: dict[tuple[int, int], int] = {}
+        self._previous: dict[tuple[int, int], int] = {}
         self._last_s: float | None = None
 
     def add(self, processes: Sequence[Process], now_s: float, share: Callable[[Process], float]) -> float:
@@ -37,15 +37,15 @@ class CpuAccount:
         """
         gap = 0.0 if self._last_s is None else now_s - self._last_s
         self._last_s = now_s
-        own = {}
+        ticks_now = {}
         for process in processes:
             key = (process.pid, process.started)
-            own[key] = process.own_ticks
-            used = (process.own_ticks - self._own.get(key, 0)) / _TICK
-            if key not in self._own and process.state == "R":
+            ticks_now[key] = process.own_ticks
+            used = (process.own_ticks - self._previous.get(key, 0)) / _TICK
+            if key not in self._previous and process.state == "R":
                 used = max(used, gap * share(process))
             self._sampled += max(used, 0.0)
-        self._own = own
+        self._previous = ticks_now
         ticks = sum(process.own_ticks + process.children_ticks for process in processes)
         self._counted = max(self._counted, ticks / _TICK)
         return max(self._counted, self._sampled * _SAMPLED_SHARE)

@@ -48,8 +48,8 @@ class DiskAccount:
         return self._du is not None
 
     def free_for(self) -> int:
-        """Return the bytes that can be written before the disk can hold 1.25 times the limit."""
-        return self._most * 5 // 4 - (self._named or 0) - self._lost(self._at_du)
+        """Return the bytes that can be written before the files take a ninth more than allowed."""
+        return self._most * 10 // 9 - (self._named or 0) - self._lost(self._at_du)
 
     def due(self) -> bool:
         """Return whether it is time to count."""
@@ -64,10 +64,9 @@ class DiskAccount:
         """Start or read `du`; return whether the files take too much, as far as is known."""
         self._at_look = self._free()
         deleted = sum(files.deleted.values())
-        named = self._measure()
-        if named is None:
-            return deleted > self._most
-        used = named + deleted
+        self._measure()
+        # While `du` runs, its last result stands; what was written since then may seem hidden, but is as large.
+        used = (self._named or 0) + deleted
         hidden = self._lost(self._start) - max(used - self._named_before, 0)
         if used <= self._most < used + hidden:
             return files.hidden or self._unreadable or carried_in_sockets(table, processes)
@@ -81,8 +80,8 @@ class DiskAccount:
             self._du.communicate()
             self._du = None
 
-    def _measure(self) -> int | None:
-        """Start to count the files with a name, or return their bytes; None where they are being counted."""
+    def _measure(self) -> None:
+        """Start to count the files with a name, or read the result."""
         now = time.monotonic()
         if self._du is None:
             self._began, self._at_du = now, self._free()
@@ -93,9 +92,9 @@ class DiskAccount:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
-            return None
+            return
         if self._du.poll() is None:
-            return None
+            return
         output, _ = self._du.communicate()
         self._unreadable = self._du.returncode != 0
         self._du = None
@@ -107,7 +106,6 @@ class DiskAccount:
             first, self._named = self._named is None, sum(map(operator.mul, totals, _UNITS))
             if first:
                 self._named_before = self._named
-        return self._named
 
     def _step(self) -> int:
         """Return the bytes by which the file system fills before the files are counted again."""

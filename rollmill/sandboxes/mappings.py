@@ -33,7 +33,7 @@ class Mappings:
 
 
 def read_mappings(table: ProcessTable, processes: Iterable[Process]) -> Mappings:
-    """Return the mappings of the processes; those that have gone, or cannot be read, have none."""
+    """Return the mappings of the processes; those that have ended, or cannot be read, have none."""
     mappings = Mappings()
     for process in processes:
         content = table.content(f"{process.folder}/maps", _LONGEST_MAPS)
@@ -61,23 +61,23 @@ def deleted_files(table: ProcessTable, process: Process) -> dict[tuple[int, int]
     """
     files: dict[tuple[int, int], int | None] = {}
     content = table.content(f"{process.folder}/maps", _LONGEST_MAPS)
-    for place, device, inode in _DELETED.findall(content) if b" (deleted)" in content else []:
+    for addresses, device, inode in _DELETED.findall(content) if b" (deleted)" in content else []:
         major, minor = (int(part, 16) for part in device.split(b":"))
-        files[os.makedev(major, minor), int(inode)] = _measured(table, process, place.decode())
+        files[os.makedev(major, minor), int(inode)] = _measured(table, process, addresses.decode())
     if len(content) >= _LONGEST_MAPS:
         files[0, 0] = None
     return files
 
 
-def _measured(table: ProcessTable, process: Process, place: str) -> int | None:
+def _measured(table: ProcessTable, process: Process, addresses: str) -> int | None:
     """Return the bytes that the mapped file occupies; None where this user may not read that."""
     try:
-        status = table.status(f"{process.folder.rpartition('/')[2]}/map_files/{_unpadded(place)}")
+        status = table.status(f"{process.folder.rpartition('/')[2]}/map_files/{_unpadded(addresses)}")
     except PermissionError:
         return None
     return status.st_blocks * _BLOCK if status else 0
 
 
-def _unpadded(place: str) -> str:
+def _unpadded(addresses: str) -> str:
     """Return the addresses as /proc/PID/map_files names them: without the leading zeros of /proc/PID/maps."""
-    return "-".join(f"{int(address, 16):x}" for address in place.split("-"))
+    return "-".join(f"{int(address, 16):x}" for address in addresses.split("-"))

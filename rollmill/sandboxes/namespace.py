@@ -62,7 +62,7 @@ class Namespace(FollowedProcess):
         if limits:
             launcher = [*limiting_command(limits, other_user=bool(launcher)), *launcher]
         self._files = threading.Lock()
-        held_end, self._held = os.pipe()  # bwrap's child waits for a byte, or for the end of this process
+        held_end, self._start_pipe = os.pipe()  # bwrap's child waits for a byte, or for the end of this process
         options = ["--json-status-fd", str(status_end), "--block-fd", str(held_end)]
         try:
             with bwrap_arguments(mark, launcher, settings, command, options=options) as (arguments, files):
@@ -70,7 +70,7 @@ class Namespace(FollowedProcess):
                 super().__init__(arguments, env=BWRAP_ENVIRONMENT, pass_fds=inherited, errors=errors)
         except OSError as error:
             os.close(self._status)
-            os.close(self._held)
+            os.close(self._start_pipe)
             raise SandboxError(f"bubblewrap cannot be started: {error}", type_="start") from error
         finally:
             os.close(status_end)
@@ -117,10 +117,10 @@ class Namespace(FollowedProcess):
     def _close(self) -> None:
         with self._files:
             super()._close()
-            for file in (self._status, self._held, self._first):
+            for file in (self._status, self._start_pipe, self._first):
                 if file >= 0:
                     os.close(file)
-            self._first = self._held = self._outside = -1
+            self._first = self._start_pipe = self._outside = -1
 
     def _ready(self, file: int) -> None:
         if file != self._status:
@@ -147,7 +147,7 @@ class Namespace(FollowedProcess):
         except OSError as error:
             raise SandboxError(f"a sandbox cannot be given its limits: {error}", type_="start") from error
         with suppress(BrokenPipeError):
-            os.write(self._held, b"x")
+            os.write(self._start_pipe, b"x")
 
 
 @contextmanager

@@ -101,7 +101,14 @@ def carried_in_sockets(table: ProcessTable, processes: Sequence[Process]) -> boo
 
 
 def _anonymous(table: ProcessTable, process: Process, name: str, open_files: int) -> int:
-    """Return the bytes of an epoll instance or an inotify instance beyond those of any file."""
+    """Return the bytes of an epoll instance or an inotify instance beyond those of any file.
+
+    Args:
+        table: Of the namespace.
+        process: The process that has it open.
+        name: Its file descriptor.
+        open_files: Number of open files of the process.
+    """
     link = table.link(f"{process.folder}/fd/{name}")
     if "inotify" in link:
         return _INOTIFY + table.content(f"{process.folder}/fdinfo/{name}").count(b"inotify") * _WATCHED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ class ProcessTable:
         return processes
 
     def names(self, folder: str) -> list[str]:
-        """Return the names in a folder of /proc. Raises `PermissionError`; a folder that has gone is empty."""
+        """Return the names in a folder of /proc. Raises `PermissionError`; a folder that does not exist is empty."""
         try:
             file = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=self._proc)
         except PermissionError:
@@ -102,7 +103,7 @@ class ProcessTable:
         return content
 
     def status(self, path: str) -> os.stat_result | None:
-        """Return the status of the file that a link of /proc leads to; None where it has gone.
+        """Return the status of the file that a link of /proc leads to; None where there is none.
 
         Raises `PermissionError`.
         """
@@ -114,7 +115,7 @@ class ProcessTable:
             return None
 
     def link(self, path: str) -> str:
-        """Return what a link of /proc says; empty where it has gone."""
+        """Return what a link of /proc says; empty where there is none."""
         try:
             return os.readlink(path, dir_fd=self._proc)
         except OSError:
@@ -139,6 +140,29 @@ class ProcessTable:
             finally:
                 os.close(file)
         return []
+
+    def kill(self) -> None:
+        """Kill the processes at once, as far as parents and children lead to them.
+
+        If only the namespace's first process is killed, the others go on until it has run once more.
+        """
+        if self._proc < 0:
+            return
+        try:
+            namespace = os.stat("1/ns/pid", dir_fd=self._proc).st_ino
+        except OSError:  # it has ended
+            return
+        waiting = _children(self._pid)
+        while waiting:
+            pid = waiting.pop()
+            waiting += _children(pid)
+            with suppress(OSError):
+                file = os.pidfd_open(pid)
+                try:
+                    if Path(f"/proc/{pid}/ns/pid").stat().st_ino == namespace:
+                        signal.pidfd_send_signal(file, signal.SIGKILL)
+                finally:
+                    os.close(file)
 
     def close(self) -> None:
         """Close the namespace's files."""

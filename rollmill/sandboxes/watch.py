@@ -41,7 +41,8 @@ class Watch:
         self._table = ProcessTable(pid)
         self._memory = MemoryAccount(self._table, limits.memory_mb * _MIB)
         self._cpu = CpuAccount()
-        self._disk = DiskAccount(folders, limits.disk_mb * _MIB)
+        # One file may be as large as the limit, and the tree beside it takes some space.
+        self._disk = DiskAccount(folders, limits.disk_mb * _MIB * 9 // 8)
         self._started = time.monotonic()
         self._next = self._started + self._interval_s()
         self._earliest = 0.0
@@ -53,7 +54,7 @@ class Watch:
         return max(self._next - time.monotonic(), 0.0)
 
     def broken(self) -> str | None:
-        """Return the limit that is exceeded, in words; None where none is.
+        """Return the limit that is exceeded, in words, and kill the processes then; None where none is.
 
         Raises `SandboxError` where the processes cannot be seen.
         """
@@ -61,8 +62,9 @@ class Watch:
             return None
         began = time.monotonic()
         reason = self._look(began) if began >= self._earliest or self._shrinks() else None
-        now = time.monotonic()
-        self._next = now + self._interval_s()
+        if reason:
+            self._table.kill()
+        self._next = time.monotonic() + self._interval_s()
         return reason
 
     def close(self) -> None:

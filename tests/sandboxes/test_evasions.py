@@ -21,8 +21,8 @@ pytestmark = pytest.mark.slow
 _SOURCE = Path(__file__).parent / "evasions" / "evade.c"
 _USER = 12_345
 _ATTEMPTS = 5
-_MOST = 2.0
-"""Times the limit that the best attempt may take: on an idle machine 1.25, but others may use the processors."""
+_MOST = 4.0
+"""Times the limit that the best attempt may take: on an idle machine 1.25, but other tests use the processors."""
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +30,13 @@ def folder() -> Iterator[Path]:
     """Return a folder that all users can enter, with the image of the compiled evasions."""
     if not (shutil.which("bwrap") and shutil.which("gcc")):
         pytest.skip("bubblewrap or gcc is not installed (scripts/debian_packages)")
-    made = Path(tempfile.mkdtemp(prefix="rollmill-test-"))
-    made.chmod(0o711)
-    (made / "images" / IMAGE).mkdir(parents=True)
-    program = made / "images" / IMAGE / "evade"
+    top = Path(tempfile.mkdtemp(prefix="rollmill-test-"))
+    top.chmod(0o711)
+    (top / "images" / IMAGE).mkdir(parents=True)
+    program = top / "images" / IMAGE / "evade"
     subprocess.run(["gcc", "-O1", "-pthread", "-w", "-o", str(program), str(_SOURCE)], check=True)
-    yield made
-    subprocess.run(["rm", "-rf", str(made)], check=True)
+    yield top
+    subprocess.run(["rm", "-rf", str(top)], check=True)
 
 
 @pytest.fixture(scope="module")
@@ -59,28 +59,29 @@ def as_ordinary_user(folder: Path) -> Iterator[Callable[[str], Attempt]]:
         text=True,
         cwd=Path(__file__).parents[2],
     )
-    assert process.stdin
-    assert process.stdout
+    names, attempts = process.stdin, process.stdout
+    assert names
+    assert attempts
 
     def run(name: str) -> Attempt:
-        process.stdin.write(f"{name}\n")
-        process.stdin.flush()
-        return Attempt(**json.loads(process.stdout.readline()))
+        names.write(f"{name}\n")
+        names.flush()
+        return Attempt(**json.loads(attempts.readline()))
 
     with process:
         yield run
-        process.stdin.close()
+        names.close()
 
 
 @pytest.mark.parametrize("user", ["as_this_user", "as_ordinary_user"])
 @pytest.mark.parametrize("name", EVASIONS)
 def test_an_evasion_ends_at_its_limit(request, user, name):
     run, evasion = request.getfixturevalue(user), EVASIONS[name]
-    least = None
+    least = sys.maxsize
     for _ in range(_ATTEMPTS):
         done = run(name)
         assert (done.killed_by, done.timed_out) == (evasion.killed_by, False), done
-        least = done.taken if least is None else min(least, done.taken)
+        least = min(least, done.taken)
         if least <= _MOST * evasion.limit:
             return
     pytest.fail(f"{name} took {least / max(evasion.limit, 1):.2f} times its limit")

@@ -47,7 +47,8 @@ class Attempt:
 _PROCESSES = Evasion(Limits(processes=16), None, 16)
 _MEMORY = Evasion(Limits(memory_mb=64, processes=16, disk_mb=500), "memory limit of 64 MiB", 64 * _MIB, 64)
 _CPU = Evasion(Limits(cpu_s=1, processes=16), "CPU limit of 1 s", 1000)
-_DISK = Evasion(Limits(disk_mb=20, processes=16), "disk limit of 20 MiB", 20 * _MIB, 20)
+_DISK = Evasion(Limits(disk_mb=50, processes=16), "disk limit of 50 MiB", 50 * _MIB, 50)
+_FILES = Evasion(Limits(disk_mb=4, processes=16), "disk limit of 4 MiB", 4 * _MIB, 4)
 _REFUSED = Evasion(Limits(disk_mb=20, processes=16), None, 0, 20)
 
 EVASIONS = {
@@ -59,7 +60,8 @@ EVASIONS = {
     **dict.fromkeys(["pipes", "terminals", "events", "locks", "notifications"], _MEMORY),
     **dict.fromkeys(["unwaited_long", "unwaited_short", "orphaned_burns", "ended_threads"], _CPU),
     **dict.fromkeys(["deleted_open", "deleted_mapped", "deleted_carried", "through_mappings"], _DISK),
-    **dict.fromkeys(["deleted_hidden", "deleted_unreadable", "tiny_files"], _DISK),
+    **dict.fromkeys(["deleted_hidden", "deleted_unreadable", "closed_folder"], _DISK),
+    "tiny_files": _FILES,
     **dict.fromkeys(["allocated", "deleted_of_a_thread"], _REFUSED),
 }
 

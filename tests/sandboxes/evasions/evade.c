@@ -558,12 +558,13 @@ static int deleted_of_a_thread(void) {
 static int closed_folder(void) {
     mkdir("/tmp/closed", 0700);
     chdir("/tmp/closed");
+    int folder = open(".", O_RDONLY | O_DIRECTORY);
     for (long number = 0; number < 60; number++) {
         char name[40];
         sprintf(name, "file-%ld", number);
-        chmod(".", 0700);
+        fchmod(folder, 0700);
         int file = open(name, O_CREAT | O_RDWR, 0600);
-        chmod(".", 0);
+        fchmod(folder, 0);
         write_file(file, size * MIB / 2);
         close(file);
     }
