@@ -33,7 +33,8 @@ class CpuAccount:
         Args:
             processes: All processes that live.
             now_s: Monotonic time of the look.
-            share: Returns the part of its life, 0 to 1, that a process did not wait for a processor.
+            share: Returns the part of its life, 0 to 1, that a process which runs did not wait for a processor; 0 for
+                one that does not run.
         """
         gap = 0.0 if self._last_s is None else now_s - self._last_s
         self._last_s = now_s
@@ -42,7 +43,7 @@ class CpuAccount:
             key = (process.pid, process.started)
             ticks_now[key] = process.own_ticks
             used = (process.own_ticks - self._previous.get(key, 0)) / _TICK
-            if key not in self._previous and process.state == "R":
+            if key not in self._previous:
                 used = max(used, gap * share(process))
             self._sampled += max(used, 0.0)
         self._previous = ticks_now

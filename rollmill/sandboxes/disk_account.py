@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -34,9 +35,12 @@ class DiskAccount:
     def __init__(self, folders: Sequence[Path], most: int) -> None:
         self._folders = folders
         self._most = most
-        self.devices = {folder.stat().st_dev for folder in folders}
+        self.devices = frozenset(folder.stat().st_dev for folder in folders)
         self._du: subprocess.Popen[bytes] | None = None
         self._began = self._next = self._earliest = 0.0
+        # In a user namespace of its own, an ordinary user may read folders that are closed even to their owner.
+        unshare = shutil.which("unshare") if os.geteuid() else None
+        self._as_owner = [unshare, "--map-root-user", "--"] if unshare else []
         self._start = self._at_du = self._at_look = self._free()
         self._named: int | None = None
         self._named_before = 0
@@ -86,7 +90,7 @@ class DiskAccount:
         if self._du is None:
             self._began, self._at_du = now, self._free()
             self._du = subprocess.Popen(
-                ["/bin/sh", "-c", _COUNT, "du", *map(str, self._folders)],
+                [*self._as_owner, "/bin/sh", "-c", _COUNT, "du", *map(str, self._folders)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

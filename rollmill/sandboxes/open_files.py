@@ -16,7 +16,7 @@ _KIB = 1 << 10
 _FILE = 1 * _KIB
 _PIPE = 65 * _KIB
 """16 pages and their records: the filter keeps the size that a pipe begins with."""
-_INOTIFY = 16_384 * 304
+_INOTIFY = 16_384 * 512
 """A full queue of events (fs.inotify.max_queued_events) with long names."""
 _WATCHED = 1280
 """An inotify watch, and the inode that it keeps in memory."""
@@ -38,11 +38,13 @@ class OpenFiles:
     """Bytes on disk of each deleted file, by device and inode."""
     kernel: int = 0
     """Upper bound in bytes of the kernel's memory for them."""
+    devices: frozenset[int] = frozenset()
+    """Device numbers of the file systems whose deleted files count."""
     hidden: bool = False
     """Whether there may be files that this user cannot count: of a process that hides, mapped, or in a socket."""
 
 
-def read_open_files(table: ProcessTable, processes: Sequence[Process], devices: set[int]) -> OpenFiles:
+def read_open_files(table: ProcessTable, processes: Sequence[Process], devices: frozenset[int]) -> OpenFiles:
     """Return the open files of all processes.
 
     Args:
@@ -50,7 +52,7 @@ def read_open_files(table: ProcessTable, processes: Sequence[Process], devices: 
         processes: The processes.
         devices: Device numbers of the file systems whose deleted files count.
     """
-    files = OpenFiles()
+    files = OpenFiles(devices=devices)
     pipes: set[int] = set()
     for process in processes:
         try:
@@ -59,19 +61,9 @@ def read_open_files(table: ProcessTable, processes: Sequence[Process], devices: 
             files.hidden = True
             continue
         for name in names:
-            path = f"{process.folder}/fd/{name}"
             with suppress(PermissionError):
-                status = table.status(path)
-                if status is None:
-                    continue
+                _add(files, pipes, table, process, name, len(names))
                 files.kernel += _FILE
-                if stat.S_ISREG(status.st_mode):
-                    if not status.st_nlink and status.st_dev in devices:
-                        files.deleted[status.st_dev, status.st_ino] = status.st_blocks * _BLOCK
-                elif stat.S_ISFIFO(status.st_mode):
-                    pipes.add(status.st_ino)
-                elif not stat.S_IFMT(status.st_mode):
-                    files.kernel += _anonymous(table, process, name, len(names))
         for key, size in deleted_files(table, process).items():
             if size is None:
                 files.hidden |= key[0] in devices | {0} and key not in files.deleted
@@ -81,6 +73,31 @@ def read_open_files(table: ProcessTable, processes: Sequence[Process], devices: 
     locks = table.content("locks", _LONGEST_LOCKS)
     files.kernel += locks.count(b"\n") * _LOCK if len(locks) < _LONGEST_LOCKS else _MANY_LOCKS
     return files
+
+
+def _add(files: OpenFiles, pipes: set[int], table: ProcessTable, process: Process, name: str, open_files: int) -> None:
+    """Add what an open file holds. Raises `PermissionError` where this user may not see it.
+
+    Args:
+        files: The sums so far.
+        pipes: Inodes of the pipes so far, each of which counts once.
+        table: Of the namespace.
+        process: The process that has it open.
+        name: Its file descriptor.
+        open_files: Number of open files of the process.
+    """
+    status = table.status(f"{process.folder}/fd/{name}")
+    if status is None:
+        return
+    if status.st_dev in files.devices:
+        if not status.st_nlink:  # folders and links, too
+            files.deleted[status.st_dev, status.st_ino] = status.st_blocks * _BLOCK + _KIB
+    elif stat.S_ISSOCK(status.st_mode):
+        files.kernel += _carried(table, process, name) * _INOTIFY
+    elif stat.S_ISFIFO(status.st_mode):
+        pipes.add(status.st_ino)
+    elif not stat.S_IFMT(status.st_mode):
+        files.kernel += _anonymous(table, process, name, open_files)
 
 
 def carried_in_sockets(table: ProcessTable, processes: Sequence[Process]) -> bool:
@@ -93,11 +110,22 @@ def carried_in_sockets(table: ProcessTable, processes: Sequence[Process]) -> boo
                 if not link.startswith("socket:"):
                     continue
                 sockets.add(int(link[8:-1]))
-                match = re.search(rb"^scm_fds:\s+(\d+)", table.content(f"{process.folder}/fdinfo/{name}"), re.MULTILINE)
-                if match and int(match[1]):
+                if _carried(table, process, name):
                     return True
     used = re.search(rb"sockets: used (\d+)", table.content("1/net/sockstat"))
     return used is not None and int(used[1]) > len(sockets)
+
+
+def _carried(table: ProcessTable, process: Process, name: str) -> int:
+    """Return the number of files that wait in a socket to be received: each may be the largest kind there is.
+
+    Args:
+        table: Of the namespace.
+        process: The process that has the socket open.
+        name: Its file descriptor.
+    """
+    match = re.search(rb"^scm_fds:\s+(\d+)", table.content(f"{process.folder}/fdinfo/{name}"), re.MULTILINE)
+    return int(match[1]) if match else 0
 
 
 def _anonymous(table: ProcessTable, process: Process, name: str, open_files: int) -> int:

@@ -102,6 +102,12 @@ class ProcessTable:
                 os.close(file)
         return content
 
+    def runs(self, process: Process) -> bool:
+        """Return whether a thread of a process runs: its first thread may sleep meanwhile."""
+        if process.state == "R" or process.threads == 1:
+            return process.state == "R"
+        return any(self._fields(f"{thread}/stat")[:1] == [b"R"] for thread in self._threads(str(process.pid)))
+
     def status(self, path: str) -> os.stat_result | None:
         """Return the status of the file that a link of /proc leads to; None where there is none.
 

@@ -139,7 +139,7 @@ def _interpreter() -> Path | None:
     reachable = os.geteuid() != 0 or all(folder.stat().st_mode & 0o001 for folder in base.parents)
     hidden = base.is_relative_to("/tmp") or base.is_relative_to("/var/tmp")  # noqa: S108  beneath the sandbox's own
     for candidate in ([base] if reachable and not hidden else []) + [Path("/usr/bin/python3")]:
-        if candidate.exists():
+        if os.access(candidate, os.X_OK):  # beneath a folder that is closed to this user, `exists` raises
             return candidate
     return None
 

@@ -4,7 +4,7 @@ It refuses system calls that
 
 - allocate memory which counts for no process: memfd, huge pages, System V objects, message queues, rings, memory
   policies, buffers of pipes and sockets that are larger than usual, pages moved into pipes;
-- hide open files: a thread's own table of them;
+- hide open files, or memory: a thread's own table of files, a child that is not its parent's;
 - reach the host's keyrings, or large parts of the kernel that no program under test needs.
 
 As in Docker's profile, most return ENOSYS, which programs take for an older kernel: for `clone3`, whose flags a filter
@@ -27,7 +27,8 @@ _NUMBERS = {
         "set_mempolicy": 238, "mq_open": 240, "add_key": 248, "request_key": 249, "keyctl": 250, "migrate_pages": 256,
         "unshare": 272, "tee": 276, "vmsplice": 278, "move_pages": 279, "perf_event_open": 298, "fanotify_init": 300,
         "name_to_handle_at": 303, "open_by_handle_at": 304, "setns": 308, "kcmp": 312, "memfd_create": 319, "bpf": 321,
-        "userfaultfd": 323, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "open_tree": 428,
+        "seccomp": 317, "userfaultfd": 323, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427,
+        "open_tree": 428,
         "move_mount": 429, "fsopen": 430, "clone3": 435, "process_madvise": 440, "mount_setattr": 442,
         "quotactl_fd": 443, "landlock_create_ruleset": 444, "memfd_secret": 447, "process_mrelease": 448,
         "set_mempolicy_home_node": 450,
@@ -37,7 +38,8 @@ _NUMBERS = {
         "msgget": 186, "semget": 190, "shmget": 194, "add_key": 217, "request_key": 218, "keyctl": 219, "mbind": 235,
         "set_mempolicy": 237, "migrate_pages": 238, "move_pages": 239, "perf_event_open": 241, "fanotify_init": 262,
         "name_to_handle_at": 264, "open_by_handle_at": 265, "setns": 268, "kcmp": 272, "memfd_create": 279, "bpf": 280,
-        "userfaultfd": 282, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "open_tree": 428,
+        "seccomp": 277, "userfaultfd": 282, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427,
+        "open_tree": 428,
         "move_mount": 429, "fsopen": 430, "clone3": 435, "process_madvise": 440, "mount_setattr": 442,
         "quotactl_fd": 443, "landlock_create_ruleset": 444, "memfd_secret": 447, "process_mrelease": 448,
         "set_mempolicy_home_node": 450,
@@ -68,18 +70,20 @@ _OF_PROCESSES = {
 }  # fmt: skip
 _OF_RULES = {
     "x86_64": {
-        "mmap": 9, "socket": 41, "socketpair": 53, "setsockopt": 54, "clone": 56, "fcntl": 72, "splice": 275,
-        "fallocate": 285, "prlimit64": 302,
+        "mmap": 9, "madvise": 28, "sendfile": 40, "socket": 41, "socketpair": 53, "setsockopt": 54, "clone": 56,
+        "fcntl": 72, "prctl": 157, "splice": 275, "fallocate": 285, "prlimit64": 302,
     },
     "aarch64": {
-        "fcntl": 25, "fallocate": 47, "splice": 76, "socket": 198, "socketpair": 199, "setsockopt": 208, "clone": 220,
-        "mmap": 222, "prlimit64": 261,
+        "fcntl": 25, "fallocate": 47, "sendfile": 71, "splice": 76, "prctl": 167, "socket": 198, "socketpair": 199,
+        "setsockopt": 208, "clone": 220, "mmap": 222, "madvise": 233, "prlimit64": 261,
     },
 }  # fmt: skip
 _ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 """AUDIT_ARCH_* of linux/audit.h: a program of another architecture would use other call numbers."""
 
-_CLONE_FILES, _CLONE_THREAD = 0x400, 0x10000
+_CLONE_FILES, _CLONE_PARENT, _CLONE_THREAD = 0x400, 0x8000, 0x10000
+_MADV_HUGEPAGE, _MADV_COLLAPSE = 14, 25
+_PR_SET_SECCOMP, _PR_FUTEX_HASH = 22, 78
 _MAP_HUGETLB = 0x40000
 _F_SETPIPE_SZ = 1031
 _UNIX, _INET, _INET6, _NETLINK = 1, 2, 10, 16
@@ -93,9 +97,17 @@ _SOCKET_MEMORY = [26, 50, 51, 52, 60]
 RULES = [
     # A thread with a table of open files that is not its process's could hold files that /proc/PID/fd does not list.
     Rule("clone", errno.ENOSYS, [Condition(0, [_CLONE_THREAD], mask=_CLONE_THREAD | _CLONE_FILES)]),
+    # The child of a vfork that is not its parent's child could not be told from one that has memory of its own.
+    Rule("clone", errno.EINVAL, [Condition(0, [_CLONE_PARENT], mask=_CLONE_PARENT | _CLONE_THREAD)]),
+    # A huge page stays whole where all but a small part of it is unmapped.
+    Rule("madvise", errno.EINVAL, [Condition(2, [_MADV_HUGEPAGE, _MADV_COLLAPSE])]),
+    # Filters and tables of futexes are memory of the kernel.
+    Rule("prctl", errno.EINVAL, [Condition(0, [_PR_SET_SECCOMP, _PR_FUTEX_HASH])]),
     Rule("mmap", errno.ENOMEM, [Condition(3, [_MAP_HUGETLB], mask=_MAP_HUGETLB)]),
     Rule("fcntl", errno.EPERM, [Condition(1, [_F_SETPIPE_SZ])]),
+    # Both keep pages of files that are truncated later; programs then copy.
     Rule("splice", errno.EINVAL),
+    Rule("sendfile", errno.EINVAL),
     # It would take space faster than anyone can count; the C library then writes zeros.
     Rule("fallocate", errno.EOPNOTSUPP),
     Rule("prlimit64", errno.EPERM, [Condition(0, [0], equal=False)]),

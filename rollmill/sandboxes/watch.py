@@ -106,6 +106,8 @@ class Watch:
         return self._cpu.add(self._table.read(), time.monotonic(), self._share_of_time)
 
     def _share_of_time(self, process: Process) -> float:
+        if not self._table.runs(process):
+            return 0.0
         return running_share(self._table.content(f"{process.folder}/schedstat"))
 
     def _shrinks(self) -> bool:
