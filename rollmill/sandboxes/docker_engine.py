@@ -97,7 +97,7 @@ class DockerEngine:
             if not any(says in error.details for says in ("No such image", "invalid reference format")):
                 raise
             return None
-        config = json.loads(text) or {}
+        config = json.loads(text or "null") or {}  # an imported image may have none
         return ImageSettings(config.get("User") or "0", tuple(config.get("Volumes") or ()))
 
     def abilities(self) -> Abilities:
