@@ -316,6 +316,13 @@ MISTAKES = [
     Mistake(LOGTALLY, "cuts long lines", REPORT, "entry = read_line(line)", "entry = read_line(line[:4096])"),
     Mistake(
         LOGTALLY,
+        "tells endpoints apart by their first letters",
+        REPORT,
+        "found.setdefault(entry.endpoint,",
+        "found.setdefault(entry.endpoint[:200],",
+    ),
+    Mistake(
+        LOGTALLY,
         "takes long lines for malformed",
         REPORT,
         "entry = read_line(line)",
