@@ -60,6 +60,14 @@ class _Kernels(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.names: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation and count it; torch documents the arguments.
+
+        Args:
+            func: The operation.
+            types: Not used.
+            args: Of the operation.
+            kwargs: Of the operation; None for none.
+        """
         result = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
         # A conversion to the dtype that a tensor has returns the tensor itself.
@@ -76,6 +84,14 @@ class _Waits(TorchFunctionMode):
         self.names: Counter[str] = Counter()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call a function and count it if the host would wait; torch documents the arguments.
+
+        Args:
+            func: The function.
+            types: Not used.
+            args: Of the function.
+            kwargs: Of the function; None for none.
+        """
         kwargs = kwargs or {}
         if func == Tensor.is_cpu.__get__:  # type: ignore[attr-defined]
             return False

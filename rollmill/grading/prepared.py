@@ -79,7 +79,7 @@ def failure(execution: Execution) -> str | None:
     if execution.timed_out:
         return "its time was over"
     if execution.killed_by:
-        return f"it was ended by the limit on {execution.killed_by}"
+        return f"it was ended by the {execution.killed_by}"
     return f"return code {execution.returncode}" if execution.returncode else None
 
 

@@ -153,7 +153,7 @@ class PipedProcess:
 
     def _end(self) -> str:
         if self._broken:
-            return f"it was ended by the limit on {self._broken}"
+            return f"it was ended by the {self._broken}"
         return "it ended in the middle of a line" if len(self._lines) else "it ended"
 
 

@@ -97,7 +97,7 @@ _SOCKET_MEMORY = [26, 50, 51, 52, 60]
 RULES = [
     # A thread with a table of open files that is not its process's could hold files that /proc/PID/fd does not list.
     Rule("clone", errno.ENOSYS, [Condition(0, [_CLONE_THREAD], mask=_CLONE_THREAD | _CLONE_FILES)]),
-    # The child of a vfork that is not its parent's child could not be told from one that has memory of its own.
+    # A vfork's child that is not its parent's could not be distinguished from one that has memory of its own.
     Rule("clone", errno.EINVAL, [Condition(0, [_CLONE_PARENT], mask=_CLONE_PARENT | _CLONE_THREAD)]),
     # A huge page stays whole where all but a small part of it is unmapped.
     Rule("madvise", errno.EINVAL, [Condition(2, [_MADV_HUGEPAGE, _MADV_COLLAPSE])]),

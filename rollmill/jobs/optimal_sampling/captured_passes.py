@@ -89,7 +89,14 @@ class CapturedPasses:
     def _add(
         self, capture: Capture, shape: Hashable, forward: Callable[..., Tensor], inputs: tuple[Tensor, ...]
     ) -> bool:
-        """Capture a pass; return whether that was possible. Arguments as in `run`, `capture` first."""
+        """Capture a pass; return whether that was possible.
+
+        Args:
+            capture: Captures a call.
+            shape: As in `run`.
+            forward: As in `run`.
+            inputs: As in `run`.
+        """
         static = tuple(tensor.clone() for tensor in inputs)
         try:
             graph, output = capture(lambda: forward(*static))
