@@ -29,7 +29,7 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Rule:
+class CallRule:
     """An error that a system call returns where all conditions hold; error 0 is success without an effect."""
 
     call: str
@@ -37,7 +37,9 @@ class Rule:
     conditions: Sequence[Condition] = ()
 
 
-def build_filter(architecture: int, numbers: Mapping[str, int], refused: Sequence[str], rules: Sequence[Rule]) -> bytes:
+def build_filter(
+    architecture: int, numbers: Mapping[str, int], refused: Sequence[str], rules: Sequence[CallRule]
+) -> bytes:
     """Return the filter as `struct sock_filter`s.
 
     Args:
@@ -65,7 +67,7 @@ def build_filter(architecture: int, numbers: Mapping[str, int], refused: Sequenc
     return b"".join(struct.pack("=HBBI", *step) for step in program)
 
 
-def _rule_steps(rule: Rule) -> list[_Step]:
+def _rule_steps(rule: CallRule) -> list[_Step]:
     """Return steps that return the rule's error, or continue after the last of them where a condition does not hold."""
     steps: list[_Step] = [(_RETURN, 0, 0, _ERROR | rule.error)]
     for condition in reversed(rule.conditions):

@@ -152,7 +152,13 @@ class Namespace(FollowedProcess):
 
 @contextmanager
 def bwrap_arguments(
-    mark: str, launcher: Sequence[str], settings: Sequence[str], command: Sequence[str], *, options: Sequence[str] = ()
+    mark: str,
+    launcher: Sequence[str],
+    settings: Sequence[str],
+    command: Sequence[str],
+    *,
+    options: Sequence[str] = (),
+    filters: bool = False,
 ) -> Iterator[tuple[list[str], list[int]]]:
     """Yield the arguments of a bwrap process with filtered system calls, and the files that it inherits.
 
@@ -164,11 +170,12 @@ def bwrap_arguments(
         settings: Arguments of bwrap, passed by a file in memory: they may be long, and stay out of the process list.
         command: The command to run.
         options: Arguments of bwrap that are passed on its command line.
+        filters: Whether the command may add filters of system calls of its own.
     """
     files = [_in_memory(b"".join(each.encode(errors="replace") + b"\0" for each in settings))]
     try:
         arguments = [*launcher, *marked_bwrap(mark), "--args", str(files[0]), *options]
-        calls = filter_program()
+        calls = filter_program(filters=filters)
         if calls:
             files.append(_in_memory(calls))
             arguments += ["--seccomp", str(files[1])]

@@ -19,7 +19,7 @@ from __future__ import annotations
 import errno
 import platform
 
-from rollmill.sandboxes.bpf import Condition, Rule, build_filter
+from rollmill.sandboxes.bpf import CallRule, Condition, build_filter
 
 _NUMBERS = {
     "x86_64": {
@@ -96,45 +96,48 @@ _SOCKET_MEMORY = [26, 50, 51, 52, 60]
 
 RULES = [
     # A thread with a table of open files that is not its process's could hold files that /proc/PID/fd does not list.
-    Rule("clone", errno.ENOSYS, [Condition(0, [_CLONE_THREAD], mask=_CLONE_THREAD | _CLONE_FILES)]),
+    CallRule("clone", errno.ENOSYS, [Condition(0, [_CLONE_THREAD], mask=_CLONE_THREAD | _CLONE_FILES)]),
     # A vfork's child that is not its parent's could not be distinguished from one that has memory of its own.
-    Rule("clone", errno.EINVAL, [Condition(0, [_CLONE_PARENT], mask=_CLONE_PARENT | _CLONE_THREAD)]),
+    CallRule("clone", errno.EINVAL, [Condition(0, [_CLONE_PARENT], mask=_CLONE_PARENT | _CLONE_THREAD)]),
     # A huge page stays whole where all but a small part of it is unmapped.
-    Rule("madvise", errno.EINVAL, [Condition(2, [_MADV_HUGEPAGE, _MADV_COLLAPSE])]),
-    # Filters and tables of futexes are memory of the kernel.
-    Rule("prctl", errno.EINVAL, [Condition(0, [_PR_SET_SECCOMP, _PR_FUTEX_HASH])]),
-    Rule("mmap", errno.ENOMEM, [Condition(3, [_MAP_HUGETLB], mask=_MAP_HUGETLB)]),
-    Rule("fcntl", errno.EPERM, [Condition(1, [_F_SETPIPE_SZ])]),
+    CallRule("madvise", errno.EINVAL, [Condition(2, [_MADV_HUGEPAGE, _MADV_COLLAPSE])]),
+    CallRule("prctl", errno.EINVAL, [Condition(0, [_PR_FUTEX_HASH])]),
+    CallRule("mmap", errno.ENOMEM, [Condition(3, [_MAP_HUGETLB], mask=_MAP_HUGETLB)]),
+    CallRule("fcntl", errno.EPERM, [Condition(1, [_F_SETPIPE_SZ])]),
     # Both keep pages of files that are truncated later; programs then copy.
-    Rule("splice", errno.EINVAL),
-    Rule("sendfile", errno.EINVAL),
+    CallRule("splice", errno.EINVAL),
+    CallRule("sendfile", errno.EINVAL),
     # It would take space faster than anyone can count; the C library then writes zeros.
-    Rule("fallocate", errno.EOPNOTSUPP),
-    Rule("prlimit64", errno.EPERM, [Condition(0, [0], equal=False)]),
+    CallRule("fallocate", errno.EOPNOTSUPP),
+    CallRule("prlimit64", errno.EPERM, [Condition(0, [0], equal=False)]),
     # Programs set sizes of buffers for speed alone, and many treat a failure as fatal: it succeeds and does nothing.
-    Rule("setsockopt", 0, [Condition(1, [_SOL_SOCKET]), Condition(2, _BUFFER_SIZES)]),
-    Rule("setsockopt", errno.ENOPROTOOPT, [Condition(1, [_SOL_SOCKET]), Condition(2, _SOCKET_MEMORY)]),
-    Rule("socketpair", errno.EAFNOSUPPORT, [Condition(0, [_UNIX], equal=False)]),
-    Rule("socket", errno.EAFNOSUPPORT, [Condition(0, [_UNIX, _INET, _INET6, _NETLINK], equal=False)]),
-    Rule(
+    CallRule("setsockopt", 0, [Condition(1, [_SOL_SOCKET]), Condition(2, _BUFFER_SIZES)]),
+    CallRule("setsockopt", errno.ENOPROTOOPT, [Condition(1, [_SOL_SOCKET]), Condition(2, _SOCKET_MEMORY)]),
+    CallRule("socketpair", errno.EAFNOSUPPORT, [Condition(0, [_UNIX], equal=False)]),
+    CallRule("socket", errno.EAFNOSUPPORT, [Condition(0, [_UNIX, _INET, _INET6, _NETLINK], equal=False)]),
+    CallRule(
         "socket",
         errno.EPROTONOSUPPORT,
         [Condition(0, [_INET, _INET6]), Condition(2, [_DEFAULT, _TCP, _UDP], equal=False)],
     ),
-    Rule("socket", errno.EPROTONOSUPPORT, [Condition(0, [_NETLINK]), Condition(2, [_NETLINK_ROUTE], equal=False)]),
+    CallRule("socket", errno.EPROTONOSUPPORT, [Condition(0, [_NETLINK]), Condition(2, [_NETLINK_ROUTE], equal=False)]),
 ]
 
+_NO_FILTERS = CallRule("prctl", errno.EINVAL, [Condition(0, [_PR_SET_SECCOMP])])
 
-def filter_program(machine: str | None = None, *, processes: bool = True) -> bytes:
+
+def filter_program(machine: str | None = None, *, processes: bool = True, filters: bool = False) -> bytes:
     """Return the filter for this machine's processor, as `struct sock_filter`s; empty for an unknown one.
 
     Args:
         machine: The processor, as `platform.machine` names it; by default this machine's.
         processes: Whether the filtered process may start and reach other processes.
+        filters: Whether the filtered process may add filters of its own by prctl, which are memory of the kernel.
     """
     machine = machine or platform.machine()
     if machine not in _NUMBERS:
         return b""
     refused = {**_NUMBERS[machine], **({} if processes else _OF_PROCESSES[machine])}
     numbers = {**_OF_RULES[machine], **refused}
-    return build_filter(_ARCHITECTURE[machine], numbers, list(refused), RULES)
+    rules = RULES if filters else [*RULES, _NO_FILTERS]
+    return build_filter(_ARCHITECTURE[machine], numbers, list(refused), rules)

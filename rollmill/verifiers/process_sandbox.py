@@ -71,7 +71,7 @@ def built_in_process(hash_seed: str) -> Iterator[tuple[list[str], dict[str, str]
         return
     # In the sandbox, the worker's parent is the namespace's first process, number 1, which dies with its starter.
     arguments = (_sandbox_name(), _FIRST_OUT_OF_MEMORY, _settings(variables), _command(_START, 1))
-    with bwrap_arguments(*arguments) as (command, files):
+    with bwrap_arguments(*arguments, filters=True) as (command, files):
         yield command, BWRAP_ENVIRONMENT, files
 
 
