@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from rollmill.grading.agent_tree import read_change
 from rollmill.grading.clean_copy import COMMAND_ENVIRONMENT, CleanCopies, Overlay, ProblemError, difference
 from rollmill.grading.patch import PatchBase
 from rollmill.grading.problem import GradedProblem
@@ -49,6 +50,8 @@ def prepare(problem: GradedProblem, copies: CleanCopies, scratch: Path) -> Built
             if not commit.startswith(problem.commit_id):
                 raise ProblemError(f"image {problem.image_name!r} is at commit {commit}, not {problem.commit_id}")
             start = PatchBase(tree, tracked, scratch)
+            # As an agent's tree is read later: what an image lacks for that is the problem's fault, not the agent's.
+            read_change(sandbox, folder, start, [], copies.change_limits)
             _require(problem, "build", run_command(sandbox, problem.build_command))
             overlay = (
                 difference(start.digests, copies.read(sandbox, folder)) if problem.build_command else Overlay({}, [])

@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.containers.reading import ROOT
 from tests.sandboxes.engine import import_image
 
-_PROGRAMS = ("bwrap", "chown", "install", "ln", "readlink", "setpriv", "tini", "useradd")
+_PROGRAMS = ("bwrap", "chown", "install", "ln", "prlimit", "readlink", "setpriv", "tini", "useradd")
 _IMPORTED = """
 import contextlib, os, runpy, sys, sysconfig
 sys.argv = ["", "--help"]

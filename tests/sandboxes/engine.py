@@ -19,9 +19,9 @@ import pytest
 
 IMAGE = "rollmill-test:1"
 _PROGRAMS = [
-    "bash", "base64", "cat", "chmod", "cp", "date", "dd", "dirname", "env", "find", "git", "grep", "head", "id", "ln",
-    "ls", "mkdir", "mv", "nohup", "rm", "sed", "setpriv", "setsid", "sh", "sha256sum", "sleep", "sort", "stat", "tail",
-    "tar", "touch", "tr", "true", "wc", "xargs", "yes",
+    "bash", "base64", "cat", "chmod", "cp", "cut", "date", "dd", "dirname", "env", "find", "fold", "git", "grep",
+    "head", "id", "ln", "ls", "mkdir", "mv", "nohup", "paste", "rm", "sed", "setpriv", "setsid", "sh", "sha256sum",
+    "sleep", "sort", "stat", "tail", "tar", "touch", "tr", "true", "wc", "xargs", "yes",
 ]  # fmt: skip
 _FLAGS = ["--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs"]
 
