@@ -173,6 +173,7 @@ class DockerSandbox:
         """Remove the container, a running command included; may be called again."""
         if not self._closed:
             self._closed = True
+            self._watch.settle()
             self._engine.remove([self._name, self._watch.name])
             self._watch.kill()
         self._forget(self._name)

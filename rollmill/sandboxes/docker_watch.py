@@ -32,6 +32,7 @@ _LONGEST_SILENCE_IN_REACH_S = 1.5
 """Of a watch that the sandbox's processes can stop."""
 _LONGEST_COUNT_S = 120.0
 _LOOK_S = 0.5
+_LONGEST_SETTLING_S, _SETTLING_LOOK_S = 10.0, 0.1
 _PIECE = 1 << 16
 _REFUSED = (
     "in Docker sandboxes CPU time and files are limited for each process and each file alone, and socket buffers not: "
@@ -172,6 +173,15 @@ class ContainerWatch:
             *lines, self._rest = (self._rest + piece).split(b"\n")
             for line in lines:
                 self._take(line.decode(errors="replace"))
+
+    def settle(self) -> None:
+        """Wait until the second container exists, or has failed: one that is made after its removal would be left."""
+        deadline = time.monotonic() + _LONGEST_SETTLING_S
+        while not self._ready and self._process.poll() is None and time.monotonic() < deadline:
+            with suppress(SandboxError):
+                self._engine.call("inspect", "--format", "{{.Id}}", self.name)
+                return
+            time.sleep(_SETTLING_LOOK_S)
 
     def kill(self) -> None:
         """End its docker command, and so the second container, without waiting for that."""
