@@ -46,7 +46,7 @@ _WAITS = frozenset(
 
 
 class Count(NamedTuple):
-    """What a part of a step takes."""
+    """The kernels and waits of a part of a step."""
 
     kernels: int
     waits: int

@@ -157,6 +157,53 @@ END""")
     assert done.output.splitlines() == ["True", "-1 True", "-1 True", "-1 4096"]
 
 
+CALLS = """
+import ctypes, errno, mmap, os, socket, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def call(name, *arguments):
+    result = getattr(libc, name)(*arguments)
+    print(name, "done" if result >= 0 else errno.errorcode[ctypes.get_errno()])
+one, other = socket.socketpair()
+file = os.open("word", os.O_RDWR | os.O_CREAT)
+os.write(file, b"hello")
+try:
+    os.sendfile(one.fileno(), file, 0, 5)
+except OSError as error:
+    print("sendfile", errno.errorcode[error.errno])
+pages = mmap.mmap(-1, 4 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+address = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+for advice in (14, 25, 4):  # huge pages, whole ones at once, and an honest one
+    call("madvise", ctypes.c_void_p(address), ctypes.c_size_t(4 << 20), advice)
+for option in (22, 78):  # PR_SET_SECCOMP, PR_FUTEX_HASH
+    call("prctl", option, *[ctypes.c_ulong(1)] * 4)
+call("prctl", 38, *map(ctypes.c_ulong, (1, 0, 0, 0)))  # PR_SET_NO_NEW_PRIVS
+number = {"x86_64": 56, "aarch64": 220}[os.uname().machine]
+result = libc.syscall(ctypes.c_long(number), ctypes.c_ulong(0x8000 | 17), *[ctypes.c_ulong(0)] * 4)  # CLONE_PARENT
+if result == 0:
+    os._exit(0)
+print("clone", "done" if result > 0 else errno.errorcode[ctypes.get_errno()])
+"""
+
+
+@pytest.mark.skipif(not filter_program(), reason="no filter for this kind of processor")
+def test_arguments_by_which_memory_hides_are_refused(start):
+    done = start().execute(f"python3 - << 'END'\n{CALLS}\nEND")
+    assert done.output.splitlines() == [
+        "sendfile EINVAL",
+        *("madvise EINVAL", "madvise EINVAL", "madvise done"),
+        *("prctl EINVAL", "prctl EINVAL", "prctl done"),
+        "clone EINVAL",
+    ]
+
+
+@pytest.mark.skipif(not filter_program(), reason="no filter for this kind of processor")
+def test_files_are_still_copied_by_shutil(start):
+    copy = (
+        "import shutil; open('word', 'w').write('hello'); shutil.copyfile('word', 'copy'); print(open('copy').read())"
+    )
+    assert start().execute(f'python3 -c "{copy}"').output == "hello\n"
+
+
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 @pytest.mark.parametrize("processes", [True, False])
 def test_the_filter_refuses_what_it_names_and_nothing_else(machine, processes):
