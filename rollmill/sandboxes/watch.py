@@ -32,8 +32,8 @@ _DISK_PER_S = 4 << 30
 class Watch:
     """Enforces the limits of the processes of the namespace that bwrap (`pid`) makes, and of the files in `folders`.
 
-    Looks are so frequent that no limit can be exceeded by more than a quarter between two of them, as far as their
-    cost allows: often where limits are small or nearly reached, rarely otherwise.
+    Looks are the more frequent, the sooner a limit could be exceeded by a quarter, as far as their cost and the
+    scheduling of this process allow: often where limits are small or nearly reached, rarely otherwise.
     """
 
     def __init__(self, pid: int, limits: Limits, folders: Sequence[Path]) -> None:
